@@ -1,0 +1,3 @@
+"""Single place of the version."""
+
+__version__ = "0.1.0"
