@@ -1,5 +1,5 @@
 """Training side of ildsdk, run from a checkout: phantom CT, training, evaluation, ONNX export.
 
-Needs torch, onnx, onnxruntime, click and tqdm besides ildsdk. Window, lung mask, model input, radiomics
-and scaling come from ``ildsdk``, so training and inference cannot drift apart.
+Needs torch and onnx besides what ildsdk needs. Window, lung mask, model input, radiomics and
+scaling come from ``ildsdk``, so training and inference cannot drift apart.
 """

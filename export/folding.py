@@ -1,0 +1,66 @@
+"""Inference forms of the networks: batch norm folded, conv1 with one input channel."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from export.models.ild_ffn import IldFfn, outer_product
+from export.models.resnet import GREY_MEAN, GREY_STD, Bottleneck, ResNet50
+
+
+class FoldedBackbone(nn.Module):
+    """``image (n, 1, S, S)`` in [0, 1] -> ``deep_features (n, 2048)``, as :class:`ResNet50` gives.
+
+    The three planes of a grey input are equal and normalised alike, so conv1's weights sum
+    over their input channels and take the division by the deviation. The mean stays a
+    subtraction: zero padding comes after it, and a bias would be wrong at the border.
+    """
+
+    def __init__(self, trained: ResNet50) -> None:
+        super().__init__()
+        model = copy.deepcopy(trained).eval().to(memory_format=torch.contiguous_format)
+        model.conv1 = fuse_conv_bn_eval(model.conv1, model.bn1)
+        model.conv1.weight = nn.Parameter(model.conv1.weight.sum(dim=1, keepdim=True) / GREY_STD)
+        model.conv1.in_channels = 1
+        model.bn1 = nn.Identity()
+        for block in model.modules():
+            if isinstance(block, Bottleneck):
+                for number in (1, 2, 3):
+                    conv, norm = getattr(block, f"conv{number}"), getattr(block, f"bn{number}")
+                    setattr(block, f"conv{number}", fuse_conv_bn_eval(conv, norm))
+                    setattr(block, f"bn{number}", nn.Identity())
+                if block.downsample is not None:
+                    block.downsample = fuse_conv_bn_eval(*block.downsample)
+        self.model = model.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(n, 1, S, S) -> (n, 2048)``."""
+        model = self.model
+        x = model.maxpool(model.relu(model.conv1(image - GREY_MEAN)))
+        x = model.layer4(model.layer3(model.layer2(model.layer1(x))))
+        return model.gem(x)
+
+
+class FoldedFusion(nn.Module):
+    """``deep_features (n, q)``, ``radiomics (n, p)`` -> ``embedding (n, d)`` of :class:`IldFfn`."""
+
+    def __init__(self, trained: IldFfn) -> None:
+        super().__init__()
+        model = copy.deepcopy(trained).eval().to(memory_format=torch.contiguous_format)
+        for block in model.blocks:
+            block.conv = fuse_conv_bn_eval(block.conv, block.bn)
+            block.bn = nn.Identity()
+        self.model = model.requires_grad_(False)
+
+    def forward(self, deep_features: Tensor, radiomics: Tensor) -> Tensor:
+        """``(n, q), (n, p) -> (n, d)``, unit norm."""
+        model = self.model
+        maps = model.blocks(outer_product(deep_features, radiomics))
+        correlation = model.merge(maps).flatten(1)
+        fused = model.linear(torch.cat([deep_features, radiomics, correlation], dim=1))
+        return functional.normalize(fused, dim=1)

@@ -1,0 +1,148 @@
+"""Retrieval measures against scikit-learn and plain loops."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from export.measures import (
+    case_top1_labels,
+    classification_measures,
+    mean_average_precision,
+    mean_distances,
+    no_match_threshold,
+    precision_at_n,
+    rank_rows,
+    retrieval_report,
+    separation,
+    silhouette_rousseeuw,
+)
+
+metrics = pytest.importorskip("sklearn.metrics")
+
+
+@pytest.fixture
+def clustered() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(4, size=90)
+    vectors = rng.normal(size=(4, 12))[truth] + rng.normal(0, 1.2, (90, 12))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), truth
+
+
+def test_classification_measures_equal_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(4, size=200)
+    predicted = np.where(rng.random(200) < 0.6, truth, rng.integers(3, size=200))
+    found = classification_measures(truth, predicted, 4)
+    expected = metrics.precision_recall_fscore_support(
+        truth, predicted, labels=range(4), zero_division=0
+    )
+    np.testing.assert_allclose(found.precision, expected[0])
+    np.testing.assert_allclose(found.recall, expected[1])
+    np.testing.assert_allclose(found.f1, expected[2])
+    np.testing.assert_allclose(
+        found.confusion, metrics.confusion_matrix(truth, predicted, normalize="true")
+    )
+    assert found.macro()["f1"] == pytest.approx(metrics.f1_score(truth, predicted, average="macro"))
+    assert found.accuracy == metrics.accuracy_score(truth, predicted)
+
+
+def test_a_class_never_predicted_counts_zero_not_nan() -> None:
+    found = classification_measures(np.array([0, 1]), np.array([0, 0]), 3)
+    assert found.precision.tolist() == [0.5, 0, 0]
+    assert found.f1[1:].tolist() == [0, 0]
+    assert np.isfinite(found.confusion).all()
+
+
+def test_average_precision_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(2)
+    scores, relevant = rng.random((7, 50)), rng.random((7, 50)) < 0.3
+    order = rank_rows(scores)
+    ranked = np.take_along_axis(relevant, order, axis=1)
+    expected = [
+        metrics.average_precision_score(r, s) for r, s in zip(relevant, scores, strict=True)
+    ]
+    assert mean_average_precision(ranked) == pytest.approx(np.mean(expected))
+    assert precision_at_n(ranked, 10) == pytest.approx(
+        np.mean([relevant[q, order[q, :10]].sum() / 10 for q in range(7)])
+    )
+
+
+def test_ties_go_to_the_lower_row() -> None:
+    assert rank_rows(np.array([[0.5, 0.9, 0.5, 0.9]])).tolist() == [[1, 3, 0, 2]]
+
+
+def test_mean_distances_and_separation_are_equations_14_to_16(clustered) -> None:
+    vectors, truth = clustered
+    intra, inter = [], []
+    for i, j in itertools.combinations(range(len(truth)), 2):
+        distance = float(np.sqrt(((vectors[i] - vectors[j]) ** 2).sum()))
+        (intra if truth[i] == truth[j] else inter).append(distance)
+    d_intra, d_inter = mean_distances(vectors, truth)
+    assert d_intra == pytest.approx(np.mean(intra))
+    assert d_inter == pytest.approx(np.mean(inter))
+    assert separation(d_intra, d_inter) == pytest.approx(1 - np.mean(intra) / np.mean(inter))
+    assert separation(0.511, 0.988) == pytest.approx(0.482, abs=1e-3)  # the paper's last row
+
+
+def test_silhouette_equals_scikit_learn_and_is_not_s(clustered) -> None:
+    vectors, truth = clustered
+    truth = np.where(np.arange(90) == 0, 7, truth)  # a class of one row counts 0
+    found = silhouette_rousseeuw(vectors, truth)
+    assert found == pytest.approx(metrics.silhouette_score(vectors, truth))
+    assert abs(found - separation(*mean_distances(vectors, truth))) > 0.02
+
+
+def test_case_ranking_follows_the_rule_of_case_rank() -> None:
+    scores = np.array([[0.9, 0.2, 0.8, 0.7], [0.1, 0.6, 0.5, 0.55]])
+    index_cases = ["a", "a", "b", "c"]
+    # top 2 of slice 1: a .9, b .8; of slice 2: a .6, c .55 (b counts the lowest, .55)
+    # a: .9 + .6; b: .8 + .55; c: .8 + .55
+    assert case_top1_labels(scores, ["q", "q"], index_cases, top_n=2) == {"q": "a"}
+    # A single very good slice does not beat a case that is good throughout.
+    scores = np.array([[0.95, 0.9], [0.1, 0.9]])
+    assert case_top1_labels(scores, ["q", "q"], ["a", "b"], top_n=2) == {"q": "b"}
+
+
+def test_threshold_is_the_first_percentile() -> None:
+    best = np.linspace(0, 1, 1001)
+    assert no_match_threshold(best) == pytest.approx(0.01)
+
+
+def test_report_of_a_perfect_and_of_a_useless_embedding() -> None:
+    labels = [label for label in "ABCD" for _ in range(10)]
+    cases = [f"{label}{i // 5}" for label in "ABCD" for i in range(10)]
+    number = np.array(["ABCD".index(label) for label in labels])
+    jitter = np.random.default_rng(0).normal(0, 1e-3, (40, 8))
+    perfect = np.eye(8)[number] + jitter
+    common = {"query_labels": labels, "index_labels": labels, "label_names": list("ABCD")}
+
+    def run(vectors: np.ndarray) -> dict:
+        return retrieval_report(
+            query_embeddings=vectors,
+            query_cases=[f"q-{case}" for case in cases],
+            index_embeddings=vectors,
+            index_cases=cases,
+            top_n=10,
+            **common,
+        )
+
+    good = run(perfect)
+    assert good["slice_top1"]["f1"] == good["precision_at_n"] == good["case_top1"]["f1"] == 1
+    assert good["mean_average_precision"] == pytest.approx(1)
+    assert good["s_eq16"] > 0.99
+    useless = run(np.tile([1.0, 0], (40, 1)))
+    assert useless["slice_top1"]["accuracy"] == 0.25
+    assert useless["baseline_prevalence"]["accuracy_random_neighbor"] == pytest.approx(0.25)
+    assert (good["n_query_cases"], good["n_index_slices"]) == (8, 40)
+
+
+def test_a_case_on_both_sides_is_refused() -> None:
+    with pytest.raises(ValueError, match="split by case"):
+        retrieval_report(
+            query_embeddings=np.eye(2), query_labels=["A", "B"], query_cases=["c1", "c2"],
+            index_embeddings=np.eye(2), index_labels=["A", "B"], index_cases=["c2", "c3"],
+            label_names=["A", "B"],
+        )  # fmt: skip
