@@ -283,6 +283,9 @@ class Provenance:
     n_threads: int
     radiomics_engine: str
     search_mode: str
+    top_n: int
+    every_mm: float
+    exclude_same_patient: bool
     no_match_threshold: float | None
     is_synthetic: bool
     notice: str

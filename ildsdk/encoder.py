@@ -1,0 +1,273 @@
+"""From slices to embeddings, streaming.
+
+Mask and radiomics of the next slices run while the network works on this one.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.bundle import Bundle
+from ildsdk.errors import ModelError, SliceUnusableError
+from ildsdk.lung import segment_lung
+from ildsdk.model_input import model_input
+from ildsdk.radiomics import RadiomicsExtractor
+from ildsdk.records import CtSlice, LungMask
+from ildsdk.runtime.session import Session, open_session
+from ildsdk.runtime.threads import available_cpus
+from ildsdk.settings import RuntimeSettings
+
+_UNIT_NORM_TOLERANCE = 1e-3
+
+SourceT = TypeVar("SourceT")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedSlice:
+    """A slice with what the method made of it.
+
+    Attributes
+    ----------
+    ct_slice : CtSlice
+    lung : LungMask
+    features : ndarray
+        float64 ``(102,)`` radiomics features in the order of ``ildsdk.radiomics.FEATURE_NAMES``.
+    embedding : ndarray
+        float32 ``(d,)``, unit norm.
+    timings_ms : dict
+        decode, mask, radiomics, model_input, backbone, fusion.
+    """
+
+    ct_slice: CtSlice
+    lung: LungMask
+    features: npt.NDArray[np.float64]
+    embedding: npt.NDArray[np.float32]
+    timings_ms: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _PreparedSlice:
+    ct_slice: CtSlice
+    lung: LungMask
+    features: npt.NDArray[np.float64]
+    image: npt.NDArray[np.float32]
+    timings_ms: dict[str, float]
+
+
+class Encoder:
+    """Runs mask, radiomics, backbone and fusion of one bundle. Safe to share between threads.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    settings : RuntimeSettings
+
+    Attributes
+    ----------
+    provider : str
+        The execution provider that really runs.
+    n_threads : int
+        The thread budget in force.
+
+    Raises
+    ------
+    ModelError
+        The provider cannot run, or the models do not fit the bundle's manifest.
+    """
+
+    def __init__(self, bundle: Bundle, settings: RuntimeSettings) -> None:
+        self.bundle = bundle
+        self.settings = settings
+        self.n_threads = settings.n_threads or available_cpus()
+        self._backbone = open_session(bundle.backbone, settings, self.n_threads)
+        self._fusion = open_session(bundle.fusion, settings, self.n_threads)
+        self.provider = self._backbone.provider
+        self._extractor = RadiomicsExtractor(engine=settings.radiomics_engine)
+        self._check_contract()
+
+    def _check_contract(self) -> None:
+        size = self.bundle.method.input_size
+        n_features = len(self.bundle.feature_names)
+        no_axes: dict[str, list[int] | None] = {"deep_features": None}
+        expected: tuple[
+            tuple[str, Session, dict[str, list[int] | None], dict[str, list[int] | None]], ...
+        ] = (
+            ("backbone.onnx", self._backbone, {"image": [1, size, size]}, no_axes),
+            (
+                "fusion.onnx",
+                self._fusion,
+                {**no_axes, "radiomics": [n_features]},
+                {"embedding": [self.bundle.embedding_size]},
+            ),
+        )
+        for file_name, session, inputs, outputs in expected:
+            _check_shapes(file_name, "input", session.input_shapes, inputs)
+            _check_shapes(file_name, "output", session.output_shapes, outputs)
+
+    def encode(self, ct_slice: CtSlice) -> EncodedSlice:
+        """Embed one slice.
+
+        Raises
+        ------
+        SliceUnusableError
+            The slice shows no or too little lung, or its features are degenerate.
+        ModelError
+            The network failed, or gave something that is not a unit vector.
+        """
+        return self._run_network(self._prepare(lambda: ct_slice))
+
+    def self_test(self) -> None:
+        """Run both networks once on a made-up input.
+
+        Raises
+        ------
+        ModelError
+            A network fails on this provider or does not give a unit vector.
+        """
+        size = self.bundle.method.input_size
+        ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, size, size)
+        self._embed(ramp, self.bundle.scaler.mean, _StageClock())
+
+    def iter_encode(
+        self, sources: Iterable[SourceT], read: Callable[[SourceT], CtSlice]
+    ) -> Iterator[tuple[SourceT, EncodedSlice | SliceUnusableError]]:
+        """Embed many slices in order; unusable ones come out as their error.
+
+        Parameters
+        ----------
+        sources : iterable
+            What ``read`` turns into a slice. Read a few ahead of the network, no more:
+            memory does not grow with the study.
+        read : callable
+            Decodes one slice; what it raises other than SliceUnusableError ends the stream.
+
+        Yields
+        ------
+        (source, EncodedSlice or SliceUnusableError)
+        """
+        if self.n_threads == 1:
+            for source in sources:
+                yield source, self._outcome(self._guarded(read, source))
+            return
+        pending: collections.deque[tuple[SourceT, Future[_PreparedSlice | SliceUnusableError]]]
+        pending = collections.deque()
+        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="ildsdk-prepare") as pool:
+            try:
+                for source in sources:
+                    pending.append((source, pool.submit(self._guarded, read, source)))
+                    if len(pending) > self.n_threads:
+                        done_source, future = pending.popleft()
+                        yield done_source, self._outcome(future.result())
+                while pending:
+                    done_source, future = pending.popleft()
+                    yield done_source, self._outcome(future.result())
+            finally:  # also when the consumer stops early
+                for _, future in pending:
+                    future.cancel()
+
+    def _guarded(
+        self, read: Callable[[SourceT], CtSlice], source: SourceT
+    ) -> _PreparedSlice | SliceUnusableError:
+        try:
+            return self._prepare(lambda: read(source))
+        except SliceUnusableError as error:
+            return error
+
+    def _outcome(
+        self, prepared: _PreparedSlice | SliceUnusableError
+    ) -> EncodedSlice | SliceUnusableError:
+        if isinstance(prepared, SliceUnusableError):
+            return prepared
+        return self._run_network(prepared)
+
+    def _prepare(self, load: Callable[[], CtSlice]) -> _PreparedSlice:
+        clock = _StageClock()
+        ct_slice = load()
+        clock.lap("decode")
+        lung = segment_lung(
+            ct_slice.pixels_hu,
+            ct_slice.pixel_spacing_mm,
+            min_area_mm2=self.bundle.method.min_lung_area_mm2,
+        )
+        clock.lap("mask")
+        features = self._extractor.extract(
+            ct_slice.pixels_hu, lung.lung_mask, ct_slice.pixel_spacing_mm
+        ).values
+        clock.lap("radiomics")
+        image = model_input(
+            ct_slice.pixels_hu, ct_slice.pixel_spacing_mm, lung.lung_mask, self.bundle.method
+        )
+        clock.lap("model_input")
+        return _PreparedSlice(
+            ct_slice=ct_slice, lung=lung, features=features, image=image, timings_ms=clock.laps_ms
+        )
+
+    def _run_network(self, prepared: _PreparedSlice) -> EncodedSlice:
+        clock = _StageClock()
+        embedding = self._embed(prepared.image, prepared.features, clock)
+        return EncodedSlice(
+            ct_slice=prepared.ct_slice,
+            lung=prepared.lung,
+            features=prepared.features,
+            embedding=embedding,
+            timings_ms={**prepared.timings_ms, **clock.laps_ms},
+        )
+
+    def _embed(
+        self,
+        image: npt.NDArray[np.float32],
+        features: npt.NDArray[np.float64],
+        clock: _StageClock,
+    ) -> npt.NDArray[np.float32]:
+        deep_features = self._backbone.run("deep_features", {"image": image[np.newaxis]})
+        clock.lap("backbone")
+        radiomics = self.bundle.scaler.transform(features)[np.newaxis]
+        embedding = self._fusion.run(
+            "embedding", {"deep_features": deep_features, "radiomics": radiomics}
+        )[0]
+        clock.lap("fusion")
+        norm = float(np.linalg.norm(embedding))
+        if not abs(norm - 1) <= _UNIT_NORM_TOLERANCE:  # also true for NaN
+            raise ModelError(
+                f"the fusion network gave a vector of norm {norm:.6g}, expected 1; the bundle is "
+                "damaged or the execution provider computes wrongly (see ildsdk doctor)"
+            )
+        return np.ascontiguousarray(embedding / np.float32(norm))
+
+
+class _StageClock:
+    """Wall-clock milliseconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps_ms[stage] = round((now - self._last) * 1e3, 3)
+        self._last = now
+
+
+def _check_shapes(
+    file_name: str,
+    kind: str,
+    found: dict[str, list[int | str | None]],
+    expected: dict[str, list[int] | None],
+) -> None:
+    """Compare names and all axes behind the batch axis; None leaves the axes free."""
+    for name, axes in expected.items():
+        if name not in found:
+            raise ModelError(f"{file_name} has {kind}s {sorted(found)}, expected {name!r}")
+        if axes is not None and list(found[name][1:]) != axes:
+            raise ModelError(
+                f"{file_name} {kind} {name!r} has shape {found[name]}, the manifest asks for "
+                f"(batch, {', '.join(map(str, axes))})"
+            )

@@ -1,0 +1,1 @@
+"""Execution providers, sessions and the thread budget; onnxruntime lives only here."""
