@@ -1,0 +1,86 @@
+"""The command line: the only place that prints, reads the environment and exits.
+
+Command modules import click and settings only; everything heavy is imported inside the
+commands, so that ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from ildsdk._version import __version__
+from ildsdk.cli.bundle import bundle
+from ildsdk.cli.completion import completion
+from ildsdk.cli.demo import demo
+from ildsdk.cli.doctor import doctor
+from ildsdk.cli.embed import embed
+from ildsdk.cli.index import index
+from ildsdk.cli.query import query
+from ildsdk.errors import IldError, NoUsableSliceError
+
+_MAX_LISTED = 20
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ildsdk")
+@click.option("--debug", is_flag=True, help="Print the full traceback of an unexpected error.")
+def cli(debug: bool) -> None:
+    """Find the most similar slices of diagnosed ILD cases for a chest CT.
+
+    Research use only; not a medical device, not for diagnosis.
+
+    Exit status: 0 answered, 1 defect, 2 option or setting, 3 study or image, 4 bundle, model or
+    execution provider, 5 index.
+    """
+
+
+for _command in (query, embed, index, bundle, demo, doctor, completion):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: runs a command and turns errors into a line on stderr and an exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        cli.main(args=arguments, prog_name="ildsdk", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except IldError as error:
+        click.echo(f"error ({error.code}): {error}", err=True)
+        if isinstance(error, NoUsableSliceError):
+            _list_skipped(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); nothing is left to say.
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        else:
+            # The message of a foreign exception may quote the input: only its kind is shown.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{frame.name}, line {frame.lineno}"
+            click.echo(
+                f"unexpected {type(error).__name__} in {place}: a defect of ildsdk, please report "
+                "it; `ildsdk --debug ...` prints the traceback",
+                err=True,
+            )
+        sys.exit(1)
+
+
+def _list_skipped(error: NoUsableSliceError) -> None:
+    for item in error.skipped[:_MAX_LISTED]:
+        click.echo(f"  {item.source}: {item.reason}: {item.detail}", err=True)
+    if len(error.skipped) > _MAX_LISTED:
+        click.echo(f"  ... and {len(error.skipped) - _MAX_LISTED} more", err=True)

@@ -1,0 +1,31 @@
+"""``ildsdk doctor``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import click
+
+
+@click.command()
+@click.option(
+    "--format", "output_format", type=click.Choice(["table", "json"]), default="table",
+    show_default=True,
+)  # fmt: skip
+def doctor(output_format: str) -> None:
+    """Say what works here: versions, providers, threads, decoders, caches, embedded data.
+
+    Each line was tried, not looked up. Exit status 1 where something that must work does not.
+    """
+    from ildsdk.doctor import run_checks
+
+    checks = run_checks()
+    if output_format == "json":
+        click.echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
+    else:
+        for check in checks:
+            click.echo(f"{check.status:8}{check.area:10} {check.name}: {check.detail}")
+    if any(check.status == "failed" for check in checks):
+        sys.exit(1)

@@ -1,0 +1,49 @@
+"""``ildsdk embed STUDY``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ildsdk.cli.options import (
+    bundle_option,
+    existing_path,
+    quiet_option,
+    runtime_options,
+    study_options,
+)
+from ildsdk.cli.progress import progress_bar
+from ildsdk.settings import QuerySettings, RuntimeSettings
+
+
+@click.command()
+@click.argument("study", type=existing_path)
+@bundle_option
+@study_options
+@runtime_options
+@quiet_option
+def embed(
+    study: Path,
+    bundle: Path | None,
+    series_uid: str | None,
+    every_mm: float,
+    runtime: dict[str, Any],
+    quiet: bool,
+) -> None:
+    """Print the embeddings of a STUDY's slices as JSON.
+
+    Embeddings compare only with embeddings of the same bundle (``bundle_hash``).
+    """
+    from ildsdk import defaults
+    from ildsdk.bundle import Bundle
+    from ildsdk.encoder import Encoder
+    from ildsdk.study_encoding import embed_study
+
+    settings = QuerySettings(every_mm=every_mm, series_uid=series_uid)
+    opened = Bundle.open(bundle or defaults.bundle_path())
+    encoder = Encoder(opened, RuntimeSettings(**runtime))
+    with progress_bar("slice", quiet=quiet) as progress:
+        result = embed_study(study, encoder, settings, progress)
+    click.echo(result.to_json())

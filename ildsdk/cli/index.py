@@ -1,0 +1,163 @@
+"""``ildsdk index build|add|info|verify``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ildsdk.cli.options import bundle_option, new_path, quiet_option, runtime_options
+from ildsdk.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from ildsdk.ingest import IngestReport
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+_cases_option = click.option(
+    "--cases", "cases_csv", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="Table with columns path, case_id, label and optionally site, verification.",
+)  # fmt: skip
+_every_mm_option = click.option(
+    "--every-mm", type=click.FloatRange(min=0), default=10.0, show_default=True,
+    help="Take slices at least this far apart (mm); 0 takes all.",
+)  # fmt: skip
+_allow_option = click.option(
+    "--allow-empty-cases", is_flag=True, help="Go on when a case gives no usable slice."
+)
+
+
+@click.group()
+def index() -> None:
+    """Build and check databases of diagnosed cases."""
+
+
+@index.command()
+@click.argument("out", type=new_path)
+@_cases_option
+@click.option("--name", help="Name shown in answers [default: the folder's name].")
+@bundle_option
+@_every_mm_option
+@_allow_option
+@runtime_options
+@quiet_option
+def build(
+    out: Path,
+    cases_csv: Path,
+    name: str | None,
+    bundle: Path | None,
+    every_mm: float,
+    allow_empty_cases: bool,
+    runtime: dict[str, Any],
+    quiet: bool,
+) -> None:
+    """Build a new index folder OUT from a table of diagnosed cases."""
+    from ildsdk import defaults
+    from ildsdk.bundle import Bundle
+    from ildsdk.ingest import build_index, read_cases_csv
+    from ildsdk.settings import RuntimeSettings
+
+    cases = read_cases_csv(cases_csv)
+    opened = Bundle.open(bundle or defaults.bundle_path())
+    with progress_bar("case", quiet=quiet) as progress:
+        report = build_index(
+            out,
+            cases,
+            opened,
+            name=name,
+            settings=RuntimeSettings(**runtime),
+            every_mm=every_mm,
+            allow_empty_cases=allow_empty_cases,
+            progress=progress,
+        )
+    _print_report(report)
+
+
+@index.command()
+@click.argument("folder", type=_FOLDER)
+@_cases_option
+@bundle_option
+@_every_mm_option
+@_allow_option
+@runtime_options
+@quiet_option
+def add(
+    folder: Path,
+    cases_csv: Path,
+    bundle: Path | None,
+    every_mm: float,
+    allow_empty_cases: bool,
+    runtime: dict[str, Any],
+    quiet: bool,
+) -> None:
+    """Add diagnosed cases to the index FOLDER; readers keep what they opened."""
+    from ildsdk import defaults
+    from ildsdk.bundle import Bundle
+    from ildsdk.index import Index
+    from ildsdk.ingest import add_cases, read_cases_csv
+    from ildsdk.settings import RuntimeSettings
+
+    cases = read_cases_csv(cases_csv)
+    opened = Bundle.open(bundle or defaults.bundle_path())
+    with (
+        Index.open(folder, expected_bundle_hash=opened.bundle_hash) as target,
+        progress_bar("case", quiet=quiet) as progress,
+    ):
+        report = add_cases(
+            target,
+            cases,
+            opened,
+            settings=RuntimeSettings(**runtime),
+            every_mm=every_mm,
+            allow_empty_cases=allow_empty_cases,
+            progress=progress,
+        )
+    _print_report(report)
+
+
+@index.command()
+@click.argument("folder", type=_FOLDER, required=False)
+def info(folder: Path | None) -> None:
+    """Print what an index holds, as JSON [default: the embedded one]."""
+    from ildsdk import defaults
+    from ildsdk.index import Index
+
+    with Index.open(folder or defaults.index_path()) as opened:
+        description = dataclasses.asdict(opened.info())
+    click.echo(json.dumps(description, indent=2))
+
+
+@index.command()
+@click.argument("folder", type=_FOLDER, required=False)
+def verify(folder: Path | None) -> None:
+    """Read every byte of an index and compare it with its checksums."""
+    from ildsdk import defaults
+    from ildsdk.errors import IndexFileError
+    from ildsdk.index import Index
+
+    with Index.open(folder or defaults.index_path()) as opened:
+        problems = opened.verify()
+        if problems:
+            raise IndexFileError(f"index is damaged: {'; '.join(problems)}")
+        click.echo(f"index {opened.info().name} is intact: {len(opened)} items, {opened.hash}")
+
+
+def _print_report(report: IngestReport) -> None:
+    click.echo(
+        f"{report.n_items} slices of {report.n_cases} cases indexed; threshold of 'no similar "
+        f"case': {report.no_match_threshold}"
+    )
+    for case_id, items in report.skipped.items():
+        counts: dict[str, int] = {}
+        for item in items:
+            counts[item.reason] = counts.get(item.reason, 0) + 1
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+        click.echo(f"  {case_id}: left out {reasons}", err=True)
+    if report.cases_without_items:
+        names = ", ".join(report.cases_without_items)
+        click.echo(f"cases without a usable slice: {names}", file=sys.stderr)

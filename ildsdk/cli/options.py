@@ -1,0 +1,107 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from ildsdk.settings import Provider, RadiomicsEngine
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+existing_path = click.Path(exists=True, path_type=Path)
+new_path = click.Path(path_type=Path)
+
+
+def bundle_option(command: CommandT) -> CommandT:
+    """``--bundle``."""
+    return click.option(
+        "--bundle",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Model bundle folder [default: the embedded phantom bundle].",
+    )(command)
+
+
+def index_option(command: CommandT) -> CommandT:
+    """``--index``."""
+    return click.option(
+        "--index",
+        "index_path",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Index folder built with that bundle [default: the embedded phantom index].",
+    )(command)
+
+
+def runtime_options(command: CommandT) -> CommandT:
+    """``--provider``, ``--threads``, ``--device``, ``--radiomics-engine`` as ``runtime=...``."""
+
+    @click.option(
+        "--provider",
+        type=click.Choice(get_args(Provider)),
+        default="auto",
+        show_default=True,
+        help="Execution provider; the one asked for runs, or an error says why not.",
+    )
+    @click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Thread budget [default: the CPUs this process may use].",
+    )
+    @click.option(
+        "--device", type=click.IntRange(min=0), default=0, show_default=True, help="GPU number."
+    )
+    @click.option(
+        "--radiomics-engine",
+        type=click.Choice(get_args(RadiomicsEngine)),
+        default="fast",
+        show_default=True,
+        help="Our kernels, or pyradiomics (extra 'pyradiomics'); same features.",
+    )
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        provider: str,
+        threads: int | None,
+        device: int,
+        radiomics_engine: str,
+        **kwargs: Any,
+    ) -> Any:
+        if threads is not None:
+            # BLAS reads these once, when numpy is first imported: here it is not yet.
+            for variable in _THREAD_VARIABLES:
+                os.environ.setdefault(variable, str(threads))
+        runtime = {
+            "provider": provider,
+            "n_threads": threads,
+            "device_id": device,
+            "radiomics_engine": radiomics_engine,
+        }
+        return command(*args, runtime=runtime, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def study_options(command: CommandT) -> CommandT:
+    """``--series`` and ``--every-mm``."""
+    command = click.option(
+        "--every-mm",
+        type=click.FloatRange(min=0),
+        default=10.0,
+        show_default=True,
+        help="Take slices at least this far apart (mm); 0 takes all.",
+    )(command)
+    return click.option(
+        "--series", "series_uid", help="Use this SeriesInstanceUID instead of the best series."
+    )(command)
+
+
+def quiet_option(command: CommandT) -> CommandT:
+    """``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="No progress bar on stderr.")(command)

@@ -1,0 +1,132 @@
+"""``ildsdk query STUDY``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from ildsdk.cli.options import (
+    bundle_option,
+    existing_path,
+    index_option,
+    new_path,
+    quiet_option,
+    runtime_options,
+    study_options,
+)
+from ildsdk.cli.progress import progress_bar
+from ildsdk.settings import QuerySettings, SearchMode
+
+if TYPE_CHECKING:
+    from ildsdk.records import QueryResult
+    from ildsdk.retriever import Retriever
+
+
+@click.command()
+@click.argument("study", type=existing_path)
+@index_option
+@bundle_option
+@click.option(
+    "-n", "--top-n", type=click.IntRange(1, 1000), default=10, show_default=True,
+    help="Neighbors per slice and cases in the ranking.",
+)  # fmt: skip
+@click.option(
+    "--format", "output_format", type=click.Choice(["table", "json"]), default="table",
+    show_default=True, help="What stands on stdout; JSON is versioned and alone there.",
+)  # fmt: skip
+@click.option("--report", type=new_path, help="Also write one self-contained HTML page here.")
+@study_options
+@click.option(
+    "--mode", "search_mode", type=click.Choice(get_args(SearchMode)), default="exact",
+    show_default=True, help="Exact search, or the paper's k = 3 hash buckets (loses neighbors).",
+)  # fmt: skip
+@click.option(
+    "--include-same-patient", is_flag=True,
+    help="Do not leave out items of the query's own patient or study.",
+)  # fmt: skip
+@runtime_options
+@quiet_option
+def query(
+    study: Path,
+    index_path: Path | None,
+    bundle: Path | None,
+    top_n: int,
+    output_format: str,
+    report: Path | None,
+    series_uid: str | None,
+    every_mm: float,
+    search_mode: SearchMode,
+    include_same_patient: bool,
+    runtime: dict[str, Any],
+    quiet: bool,
+) -> None:
+    """Show the most similar diagnosed cases for a chest CT STUDY.
+
+    STUDY is a folder (nested, any file names), one DICOM file, or a zip. Every file is
+    either used or listed with the reason it is not.
+    """
+    settings = QuerySettings(
+        top_n=top_n,
+        every_mm=every_mm,
+        series_uid=series_uid,
+        search_mode=search_mode,
+        exclude_same_patient=not include_same_patient,
+    )
+    run_query(study, index_path, bundle, settings, output_format, report, runtime, quiet=quiet)
+
+
+def run_query(
+    study: Path,
+    index_path: Path | None,
+    bundle: Path | None,
+    settings: QuerySettings,
+    output_format: str,
+    report: Path | None,
+    runtime: dict[str, Any],
+    *,
+    quiet: bool,
+) -> None:
+    """Query, print, and write the page; shared with ``ildsdk demo``."""
+    from ildsdk.retriever import Retriever
+
+    if report is not None:
+        _refuse_unwritable(report)
+    with Retriever.open(bundle, index_path, **runtime) as retriever:
+        with progress_bar("slice", quiet=quiet) as progress:
+            result = retriever.query(
+                study, settings, with_pictures=report is not None, progress=progress
+            )
+        _print_result(result, output_format)
+        if report is not None:
+            _write_page(result, report, retriever)
+
+
+def _print_result(result: QueryResult, output_format: str) -> None:
+    if output_format == "json":
+        click.echo(result.to_json())
+        return
+    from ildsdk.reports.text import format_table
+
+    in_color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    click.echo(format_table(result, color=in_color))
+
+
+def _write_page(result: QueryResult, report: Path, retriever: Retriever) -> None:
+    from ildsdk.reports.html import write_html
+
+    write_html(result, report, thumbnails=retriever.thumbnail)
+    click.echo(f"page written: {report}", err=True)
+
+
+def _refuse_unwritable(report: Path) -> None:
+    """Say so before the work, not after it, when the page cannot be written."""
+    if report.is_dir():
+        raise click.BadParameter(
+            f"{report} is a folder, expected a file name", param_hint="--report"
+        )
+    if not report.absolute().parent.is_dir():
+        raise click.BadParameter(f"folder {report.parent} does not exist", param_hint="--report")

@@ -1,0 +1,174 @@
+"""What works on this installation, found out by trying it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from ildsdk import defaults
+from ildsdk._version import __version__
+from ildsdk.errors import IldError
+from ildsdk.settings import Provider
+
+Status = Literal["ok", "missing", "failed"]
+
+_DISTRIBUTIONS = (
+    "numpy", "numba", "scipy", "pydicom", "onnxruntime-gpu", "onnxruntime", "safetensors",
+    "python-gdcm", "pyjpegls", "pylibjpeg-openjpeg", "pillow", "jinja2", "click",
+    "pyradiomics-bhklab", "pyradiomics",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was tried.
+
+    Attributes
+    ----------
+    area, name : str
+        For example ``"provider"``, ``"cuda"``.
+    status : {"ok", "missing", "failed"}
+        ``"missing"``: not installed, and not needed for what is installed; ``"failed"``: must
+        work here and does not.
+    detail : str
+    """
+
+    area: str
+    name: str
+    status: Status
+    detail: str
+
+
+def run_checks() -> list[Check]:
+    """Try versions, decoders, execution providers, kernel cache, bundle and index."""
+    return [
+        Check(area="version", name="ildsdk", status="ok", detail=__version__),
+        Check(area="version", name="python", status="ok", detail=platform.python_version()),
+        *_versions(),
+        _one_onnxruntime(),
+        _threads(),
+        *_decoders(),
+        *_providers(),
+        _tried("kernels", "numba cache", _kernel_cache),
+        _tried("radiomics", "pyradiomics engine", _pyradiomics, absent="missing"),
+        _tried("data", "embedded bundle", _bundle),
+        _tried("data", "embedded index", _index),
+    ]
+
+
+def _tried(area: str, name: str, trial: Callable[[], str], absent: Status = "failed") -> Check:
+    try:
+        return Check(area=area, name=name, status="ok", detail=trial())
+    except IldError as error:
+        return Check(area=area, name=name, status=absent, detail=str(error))
+
+
+def _versions() -> list[Check]:
+    checks = []
+    for name in _DISTRIBUTIONS:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        checks.append(Check(area="version", name=name, status="ok", detail=version))
+    return checks
+
+
+def _one_onnxruntime() -> Check:
+    names = [name for name in ("onnxruntime-gpu", "onnxruntime") if _is_installed(name)]
+    if len(names) == 2:
+        return Check(
+            area="version",
+            name="onnxruntime builds",
+            status="failed",
+            detail="onnxruntime and onnxruntime-gpu are both installed and overwrite each other; "
+            "uninstall both, then install ildsdk again",
+        )
+    return Check(area="version", name="onnxruntime builds", status="ok", detail=", ".join(names))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _threads() -> Check:
+    from ildsdk.runtime.threads import available_cpus
+
+    return Check(area="threads", name="budget", status="ok", detail=str(available_cpus()))
+
+
+def _decoders() -> list[Check]:
+    from ildsdk.dicom import decoder_status
+
+    return [
+        Check(
+            area="decoder",
+            name=name,
+            status="ok" if plugins else "missing",
+            detail=", ".join(plugins) if plugins else "no permissively licensed decoder installed",
+        )
+        for name, plugins in decoder_status().items()
+    ]
+
+
+def _providers() -> list[Check]:
+    from ildsdk.bundle import Bundle
+    from ildsdk.encoder import Encoder
+    from ildsdk.settings import RuntimeSettings
+
+    checks = []
+    for provider in get_args(Provider):
+        if provider == "auto":
+            continue
+        try:
+            bundle = Bundle.open(defaults.bundle_path())
+            Encoder(bundle, RuntimeSettings(provider=provider)).self_test()
+        except IldError as error:
+            status: Status = "failed" if provider == "cpu" else "missing"
+            checks.append(Check(area="provider", name=provider, status=status, detail=str(error)))
+        else:
+            checks.append(
+                Check(area="provider", name=provider, status="ok", detail="embedded bundle runs")
+            )
+    return checks
+
+
+def _kernel_cache() -> str:
+    from native_hash import kernel_cache_is_used, warmup
+
+    warmup()
+    if kernel_cache_is_used():
+        return "kernels run; their compiled code is kept between processes"
+    return "kernels run, but no folder for compiled code is writable: each process compiles anew"
+
+
+def _pyradiomics() -> str:
+    from ildsdk.radiomics import RadiomicsExtractor
+
+    RadiomicsExtractor(engine="pyradiomics")
+    return "installed"
+
+
+def _bundle() -> str:
+    from ildsdk.bundle import Bundle
+
+    bundle = Bundle.open(defaults.bundle_path())
+    return f"{bundle.name} {bundle.bundle_hash[:12]}, checksums right"
+
+
+def _index() -> str:
+    from ildsdk.errors import IndexFileError
+    from ildsdk.index import Index
+
+    with Index.open(defaults.index_path()) as index:
+        problems = index.verify()
+        if problems:
+            raise IndexFileError("; ".join(problems))
+        return f"{index.info().name}, {len(index)} items, checksums right"

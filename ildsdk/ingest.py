@@ -1,0 +1,330 @@
+"""From a table of diagnosed cases to an index."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.bundle import Bundle
+from ildsdk.dicom import discover
+from ildsdk.encoder import EncodedSlice, Encoder
+from ildsdk.errors import ConfigError, InputError
+from ildsdk.index import Index, ItemRecord
+from ildsdk.lung import apply_lung_window
+from ildsdk.records import SkippedItem
+from ildsdk.reports.thumbnail import encode_thumbnail
+from ildsdk.settings import RuntimeSettings
+from ildsdk.study_encoding import iter_study
+
+REQUIRED_COLUMNS = ("path", "case_id", "label")
+OPTIONAL_COLUMNS = ("site", "verification")
+CALIBRATION_PERCENTILE = 1.0
+_SEGMENT_ITEMS = 5000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRow:
+    """One diagnosed case: where its images lie and what it is.
+
+    Attributes
+    ----------
+    path : Path
+        Folder, file or zip with the case's study.
+    case_id : str
+        Key of the patient in the index; choose a pseudonym, it is shown in answers.
+    label : str
+        Proven diagnosis.
+    site, verification : str or None
+        Where the case comes from; how the diagnosis was proven.
+    """
+
+    path: Path
+    case_id: str
+    label: str
+    site: str | None = None
+    verification: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """What an index build did: counts and everything left out, by case id."""
+
+    n_cases: int
+    n_items: int
+    skipped: dict[str, tuple[SkippedItem, ...]]
+    cases_without_items: tuple[str, ...]
+    no_match_threshold: float | None
+
+
+def read_cases_csv(path: str | Path) -> list[CaseRow]:
+    """Read ``cases.csv``: columns path, case_id, label, and optionally site, verification.
+
+    Relative paths start at the folder of the table.
+
+    Raises
+    ------
+    ConfigError
+        A column is missing or unknown, a cell is empty, a path does not exist, or one
+        case id carries two labels. Nothing is read before the whole table is right.
+    """
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"cases table {path.name!r} cannot be read ({type(error).__name__}); expected a "
+            "comma-separated UTF-8 file"
+        ) from error
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    unknown = [name for name in columns if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
+    if missing or unknown:
+        raise ConfigError(
+            f"cases table {path.name!r} has columns {', '.join(columns) or '(none)'}; expected "
+            f"{', '.join(REQUIRED_COLUMNS)} and optionally {', '.join(OPTIONAL_COLUMNS)}"
+        )
+    cases = [_case_row(path, line, row) for line, row in enumerate(rows, start=2)]
+    if not cases:
+        raise ConfigError(f"cases table {path.name!r} has no rows")
+    labels: dict[str, str] = {}
+    for case in cases:
+        if labels.setdefault(case.case_id, case.label) != case.label:
+            raise ConfigError(
+                f"case {case.case_id!r} has two labels, {labels[case.case_id]!r} and "
+                f"{case.label!r}; one case is one patient with one proven diagnosis"
+            )
+    return cases
+
+
+def _case_row(table: Path, line: int, row: dict[str, str | None]) -> CaseRow:
+    cells = {name: (row.get(name) or "").strip() for name in REQUIRED_COLUMNS + OPTIONAL_COLUMNS}
+    empty = [name for name in REQUIRED_COLUMNS if not cells[name]]
+    if empty:
+        raise ConfigError(f"{table.name} line {line}: {', '.join(empty)} is empty")
+    case_path = Path(cells["path"])
+    if not case_path.is_absolute():
+        case_path = table.parent / case_path
+    if not case_path.exists():
+        raise ConfigError(
+            f"{table.name} line {line}: path of case {cells['case_id']!r} does not exist"
+        )
+    return CaseRow(
+        path=case_path,
+        case_id=cells["case_id"],
+        label=cells["label"],
+        site=cells["site"] or None,
+        verification=cells["verification"] or None,
+    )
+
+
+def build_index(
+    out: str | Path,
+    cases: Sequence[CaseRow],
+    bundle: Bundle,
+    *,
+    name: str | None = None,
+    settings: RuntimeSettings | None = None,
+    every_mm: float = 10.0,
+    allow_empty_cases: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> IngestReport:
+    """Build an index from diagnosed cases.
+
+    The index is put together beside its final place and renamed at the end: a failure or a
+    kill leaves no index rather than half of one. "No similar case" is calibrated by
+    leaving one case out at a time (see :func:`calibrate`).
+
+    Parameters
+    ----------
+    out : path
+        Folder of the new index; must not exist.
+    cases : sequence of CaseRow
+    bundle : Bundle
+        The model; the index answers only together with it.
+    name : str or None
+        Name of the index in answers; the folder's name by default.
+    settings : RuntimeSettings or None
+        Provider and threads.
+    every_mm : float
+        Slice sampling along the normal, mm; 0 takes all.
+    allow_empty_cases : bool
+        Go on when a case gives no usable slice (it is reported either way).
+    progress : callable or None
+        Called with (cases done, cases in all).
+
+    Raises
+    ------
+    ConfigError, InputError, ModelError, IndexFileError
+        Nothing is left on disk.
+    """
+    out = Path(out)
+    if out.exists():
+        raise ConfigError(f"{out.name!r} exists already; choose a new folder, or use index add")
+    draft = out.with_name(out.name + ".partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with Index.create(
+            draft,
+            name=name or out.name,
+            bundle_hash=bundle.bundle_hash,
+            embedding_size=bundle.embedding_size,
+            is_synthetic=bundle.is_synthetic,
+        ) as index:
+            report = add_cases(
+                index,
+                cases,
+                bundle,
+                settings=settings,
+                every_mm=every_mm,
+                allow_empty_cases=allow_empty_cases,
+                progress=progress,
+            )
+        draft.rename(out)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return report
+
+
+def add_cases(
+    index: Index,
+    cases: Sequence[CaseRow],
+    bundle: Bundle,
+    *,
+    settings: RuntimeSettings | None = None,
+    every_mm: float = 10.0,
+    allow_empty_cases: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> IngestReport:
+    """Add cases to an open index; all are encoded before the first one is written.
+
+    Raises
+    ------
+    InputError
+        A case gives no usable slice (unless allowed), a row holds two patients, or a slice is
+        in the index already.
+    IndexFileError
+        The index is damaged, or another process is writing.
+    """
+    encoder = Encoder(bundle, settings or RuntimeSettings())
+    items: list[ItemRecord] = []
+    embeddings: list[npt.NDArray[np.float32]] = []
+    thumbnails: list[bytes] = []
+    patient_hashes: list[str | None] = []
+    skipped: dict[str, tuple[SkippedItem, ...]] = {}
+    empty_cases = []
+    for n_done, case in enumerate(cases, start=1):
+        n_before = len(items)
+        left_out: list[SkippedItem] = []
+        for found in _iter_case(case, encoder, every_mm):
+            if isinstance(found, SkippedItem):
+                left_out.append(found)
+                continue
+            encoded, patient_hash = found
+            items.append(_item_record(case, encoded))
+            embeddings.append(encoded.embedding)
+            thumbnails.append(_thumbnail(encoded, bundle))
+            patient_hashes.append(patient_hash)
+        if left_out:
+            skipped[case.case_id] = skipped.get(case.case_id, ()) + tuple(left_out)
+        if len(items) == n_before:
+            empty_cases.append(case.case_id)
+        if progress is not None:
+            progress(n_done, len(cases))
+    if empty_cases and (len(empty_cases) == len(cases) or not allow_empty_cases):
+        shown = ", ".join(repr(case_id) for case_id in empty_cases[:5])
+        first = skipped.get(empty_cases[0], ())
+        why = f" ({first[0].reason}: {first[0].detail})" if first else ""
+        raise InputError(
+            f"{len(empty_cases)} of {len(cases)} cases gave no usable slice: {shown}{why}; "
+            "nothing was written. Remove them from the table, or allow empty cases"
+        )
+    for start in range(0, len(items), _SEGMENT_ITEMS):
+        part = slice(start, start + _SEGMENT_ITEMS)
+        index.add(
+            np.stack(embeddings[part]),
+            items[part],
+            thumbnails[part],
+            patient_hashes=patient_hashes[part],
+        )
+    threshold, how = calibrate(index)
+    index.set_calibration(threshold, how)
+    return IngestReport(
+        n_cases=len({item.case_id for item in items}),
+        n_items=len(items),
+        skipped=skipped,
+        cases_without_items=tuple(empty_cases),
+        no_match_threshold=threshold,
+    )
+
+
+def calibrate(index: Index) -> tuple[float | None, str]:
+    """Threshold of "no similar case" by leaving one case out at a time.
+
+    Every indexed slice is searched among the items of all other cases; the threshold is the
+    first percentile of those best scores: a query below it resembles the index less than
+    99 % of the index's own slices resemble their fellow cases. None for an index of a
+    single case.
+    """
+    case_ids = np.array([item.case_id for item in index.items(np.arange(len(index)))])
+    best: list[npt.NDArray[np.float32]] = []
+    for case_id in np.unique(case_ids):
+        is_own = case_ids == case_id
+        if is_own.all():
+            return None, "not calibrated: the index holds a single case"
+        found = index.search(index.embeddings(np.flatnonzero(is_own)), 1, excluded_rows=is_own)
+        best.append(found.scores[:, 0])
+    threshold = float(np.percentile(np.concatenate(best), CALIBRATION_PERCENTILE))
+    return round(threshold, 6), (
+        f"percentile {CALIBRATION_PERCENTILE:g} of best scores, one case left out at a time"
+    )
+
+
+def _iter_case(
+    case: CaseRow, encoder: Encoder, every_mm: float
+) -> Iterator[tuple[EncodedSlice, str | None] | SkippedItem]:
+    discovery = discover(case.path, every_mm=every_mm)
+    yield from discovery.skipped
+    patients = {study.patient_hash for study in discovery.studies}
+    if len(patients) > 1:
+        raise InputError(
+            f"path of case {case.case_id!r} holds studies of {len(patients)} patients, expected "
+            "one; give each patient a row of its own"
+        )
+    for study in discovery.studies:
+        yield from study.skipped
+        for outcome in iter_study(encoder, study):
+            yield outcome if isinstance(outcome, SkippedItem) else (outcome, study.patient_hash)
+
+
+def _item_record(case: CaseRow, encoded: EncodedSlice) -> ItemRecord:
+    ct_slice = encoded.ct_slice
+    frame = "" if ct_slice.frame is None else f"#{ct_slice.frame}"
+    return ItemRecord(
+        item_id=f"{ct_slice.sop_instance_uid}{frame}",
+        case_id=case.case_id,
+        label=case.label,
+        study_instance_uid=ct_slice.study_instance_uid,
+        series_instance_uid=ct_slice.series_instance_uid,
+        sop_instance_uid=ct_slice.sop_instance_uid,
+        frame=ct_slice.frame,
+        position_mm=ct_slice.position_mm,
+        site=case.site,
+        verification=case.verification,
+    )
+
+
+def _thumbnail(encoded: EncodedSlice, bundle: Bundle) -> bytes:
+    windowed = apply_lung_window(
+        encoded.ct_slice.pixels_hu, bundle.method.window_center_hu, bundle.method.window_width_hu
+    )
+    return encode_thumbnail(windowed, encoded.ct_slice.pixel_spacing_mm)

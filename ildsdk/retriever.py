@@ -1,0 +1,399 @@
+"""The thin front: wires study intake, encoder, index and answers, and times them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk import defaults
+from ildsdk._version import __version__
+from ildsdk.answers import case_search_depth, is_no_similar_case, label_statistics, rank_cases
+from ildsdk.bundle import Bundle
+from ildsdk.dicom import Study, discover
+from ildsdk.encoder import EncodedSlice, Encoder
+from ildsdk.errors import ConfigError, InputError, NoUsableSliceError
+from ildsdk.index import Index
+from ildsdk.records import (
+    CtSlice,
+    EmbedResult,
+    Neighbor,
+    Provenance,
+    QueryResult,
+    SkippedItem,
+    SliceAnswer,
+    SlicePictures,
+    StudyAnswer,
+)
+from ildsdk.settings import Provider, QuerySettings, RadiomicsEngine, RuntimeSettings
+from ildsdk.study_encoding import Progress, SliceCounter, embed_study, iter_study
+
+NOTICE = (
+    "Research use only. Not a medical device, not for diagnosis: similar cases are shown "
+    "to a reader who decides."
+)
+SYNTHETIC_NOTICE = (
+    " The model or the cases are SYNTHETIC (computer-made phantoms): nothing here says "
+    "anything about a real patient."
+)
+
+
+class Retriever:
+    """Finds the most similar slices and cases of an index for a chest CT.
+
+    Open with :meth:`open`; use as a context manager or :meth:`close`. Holds nothing that
+    changes after opening, so one retriever serves many threads.
+
+    Examples
+    --------
+    >>> with Retriever.open(index="archive.ildindex") as retriever:  # doctest: +SKIP
+    ...     result = retriever.query("study/")
+    ...     print(result.studies[0].cases[0].label)
+    """
+
+    def __init__(self, bundle: Bundle, index: Index, encoder: Encoder) -> None:
+        self.bundle = bundle
+        self.index = index
+        self._encoder = encoder
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path | None = None,
+        index: str | Path | None = None,
+        *,
+        provider: Provider = "auto",
+        n_threads: int | None = None,
+        device_id: int = 0,
+        radiomics_engine: RadiomicsEngine = "fast",
+    ) -> Retriever:
+        """Open a bundle and an index that was built with it.
+
+        Parameters
+        ----------
+        bundle, index : path or None
+            None takes the embedded default. Both are made from phantom CT: good to try
+            the software with, never for a real question.
+        provider, n_threads, device_id, radiomics_engine
+            See :class:`ildsdk.settings.RuntimeSettings`.
+
+        Raises
+        ------
+        ConfigError
+            A setting is out of range.
+        ModelError
+            The bundle is refused, or the execution provider cannot run.
+        IndexFileError
+            The index is refused, or was built with another bundle.
+        """
+        settings = RuntimeSettings(
+            provider=provider,
+            n_threads=n_threads,
+            device_id=device_id,
+            radiomics_engine=radiomics_engine,
+        )
+        opened_bundle = Bundle.open(bundle if bundle is not None else defaults.bundle_path())
+        opened_index = Index.open(
+            index if index is not None else defaults.index_path(),
+            expected_bundle_hash=opened_bundle.bundle_hash,
+        )
+        try:
+            return cls(opened_bundle, opened_index, Encoder(opened_bundle, settings))
+        except BaseException:
+            opened_index.close()
+            raise
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really runs."""
+        return self._encoder.provider
+
+    def query(
+        self,
+        study: str | Path,
+        settings: QuerySettings | None = None,
+        *,
+        with_pictures: bool = False,
+        progress: Progress | None = None,
+    ) -> QueryResult:
+        """Answer every study found under a path.
+
+        Parameters
+        ----------
+        study : path
+            Folder (nested, any file names), one DICOM file, or a zip.
+        settings : QuerySettings or None
+            Top-n, sampling, series, search mode.
+        with_pictures : bool
+            Keep a small picture and the mask outline of each answered slice, for reports.
+        progress : callable or None
+            Called with (slices done, slices in all).
+
+        Returns
+        -------
+        QueryResult
+            One :class:`~ildsdk.records.StudyAnswer` per study with at least one usable
+            slice; every file that was not used is listed with its reason.
+
+        Raises
+        ------
+        NoUsableSliceError
+            Nothing under the path could be answered; the reasons are in the error.
+        InputError, ConfigError, ModelError, IndexFileError
+            See :mod:`ildsdk.errors`.
+        """
+        settings = settings or QuerySettings()
+        started = time.perf_counter()
+        discovery = discover(study, series_uid=settings.series_uid, every_mm=settings.every_mm)
+        discovered = time.perf_counter()
+        answers: list[StudyAnswer] = []
+        skipped = list(discovery.skipped)
+        counter = SliceCounter(discovery, progress)
+        for found in discovery.studies:
+            answer = self._answer_study(found, settings, with_pictures, counter)
+            if answer.slices:
+                answers.append(answer)
+            else:
+                skipped.extend(answer.skipped)
+        if not answers:
+            raise NoUsableSliceError(tuple(skipped))
+        return QueryResult(
+            provenance=self._provenance(settings),
+            studies=tuple(answers),
+            skipped=tuple(skipped),
+            timings_ms={
+                "discover": round((discovered - started) * 1e3, 3),
+                "total": round((time.perf_counter() - started) * 1e3, 3),
+            },
+        )
+
+    def embed(
+        self,
+        study: str | Path,
+        settings: QuerySettings | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> EmbedResult:
+        """Embed the slices that :meth:`query` would search for.
+
+        Raises
+        ------
+        NoUsableSliceError
+            Nothing under the path could be embedded.
+        """
+        return embed_study(study, self._encoder, settings or QuerySettings(), progress)
+
+    def embed_slice(
+        self,
+        pixels_hu: npt.ArrayLike,
+        pixel_spacing_mm: tuple[float, float],
+    ) -> npt.NDArray[np.float32]:
+        """Embed one axial slice held in memory.
+
+        Parameters
+        ----------
+        pixels_hu : array_like
+            ``(n_rows, n_columns)`` Hounsfield units, finite; padding counts as air.
+        pixel_spacing_mm : tuple of float
+            ``(row_spacing, column_spacing)``, mm.
+
+        Returns
+        -------
+        ndarray
+            float32 ``(d,)``, unit norm.
+
+        Raises
+        ------
+        InputError
+            Not a 2-D image of plausible Hounsfield units, or an impossible spacing.
+        SliceUnusableError
+            Too little lung, or degenerate features.
+        """
+        pixels, spacing = _checked_pixels(pixels_hu, pixel_spacing_mm)
+        ct_slice = CtSlice(
+            pixels_hu=pixels,
+            pixel_spacing_mm=spacing,
+            position_mm=None,
+            source="array",
+            study_instance_uid="",
+            series_instance_uid="",
+            sop_instance_uid="",
+        )
+        return self._encoder.encode(ct_slice).embedding
+
+    def search(
+        self, embedding: npt.NDArray[np.float32], settings: QuerySettings | None = None
+    ) -> tuple[Neighbor, ...]:
+        """Most similar indexed slices of one embedding, best first.
+
+        No patient is excluded: an embedding does not say whose it is.
+        """
+        settings = settings or QuerySettings()
+        return self._neighbors(embedding, settings.top_n, settings, None)
+
+    def thumbnail(self, item_id: str) -> bytes | None:
+        """Encoded lung-window thumbnail of an indexed slice, None for an unknown item."""
+        return self.index.thumbnail_of_item(item_id)
+
+    def close(self) -> None:
+        """Close the index; the retriever cannot be used afterwards."""
+        self.index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _answer_study(
+        self,
+        study: Study,
+        settings: QuerySettings,
+        with_pictures: bool,
+        counter: SliceCounter,
+    ) -> StudyAnswer:
+        excluded = None
+        if settings.exclude_same_patient:
+            excluded = self.index.rows_of_patient(study.patient_hash, study.study_instance_uid)
+        depth = case_search_depth(settings.top_n)
+        slices: list[SliceAnswer] = []
+        deep_neighbors: list[tuple[Neighbor, ...]] = []
+        skipped = list(study.skipped)
+        for outcome in iter_study(self._encoder, study, counter):
+            if isinstance(outcome, SkippedItem):
+                skipped.append(outcome)
+                continue
+            started = time.perf_counter()
+            neighbors = self._neighbors(outcome.embedding, depth, settings, excluded)
+            search_ms = round((time.perf_counter() - started) * 1e3, 3)
+            deep_neighbors.append(neighbors)
+            slices.append(
+                SliceAnswer(
+                    source=outcome.ct_slice.source,
+                    sop_instance_uid=outcome.ct_slice.sop_instance_uid,
+                    frame=outcome.ct_slice.frame,
+                    position_mm=outcome.ct_slice.position_mm,
+                    lung_area_mm2=round(outcome.lung.area_mm2, 1),
+                    neighbors=neighbors[: settings.top_n],
+                    no_similar_case=is_no_similar_case(neighbors, self.index.no_match_threshold),
+                    timings_ms={**outcome.timings_ms, "search": search_ms},
+                    pictures=self._pictures(outcome) if with_pictures else None,
+                )
+            )
+        cases = rank_cases(deep_neighbors, settings.top_n)
+        no_similar_case = all(answer.no_similar_case for answer in slices)
+        return StudyAnswer(
+            study_instance_uid=study.study_instance_uid,
+            series=study.series,
+            slices=tuple(slices),
+            cases=cases,
+            labels=label_statistics(
+                [answer.neighbors for answer in slices], self.index.prevalence(excluded)
+            ),
+            no_similar_case=no_similar_case,
+            suggested_label=None if no_similar_case else cases[0].label,
+            n_excluded_items=0 if excluded is None else int(excluded.sum()),
+            skipped=tuple(skipped),
+        )
+
+    def _neighbors(
+        self,
+        embedding: npt.NDArray[np.float32],
+        top_n: int,
+        settings: QuerySettings,
+        excluded: npt.NDArray[np.bool_] | None,
+    ) -> tuple[Neighbor, ...]:
+        found = self.index.search(
+            embedding, top_n, mode=settings.search_mode, excluded_rows=excluded
+        )
+        is_filled = found.rows[0] >= 0
+        items = self.index.items(found.rows[0][is_filled])
+        return tuple(
+            Neighbor(
+                rank=rank,
+                score=round(float(score), 6),
+                item_id=item.item_id,
+                case_id=item.case_id,
+                label=item.label,
+                study_instance_uid=item.study_instance_uid,
+                series_instance_uid=item.series_instance_uid,
+                sop_instance_uid=item.sop_instance_uid,
+                position_mm=item.position_mm,
+                site=item.site,
+                verification=item.verification,
+            )
+            for rank, (item, score) in enumerate(
+                zip(items, found.scores[0][is_filled], strict=True), start=1
+            )
+        )
+
+    def _pictures(self, encoded: EncodedSlice) -> SlicePictures:
+        from ildsdk.reports.thumbnail import render_slice_pictures
+
+        return render_slice_pictures(
+            encoded.ct_slice.pixels_hu,
+            encoded.lung.lung_mask,
+            encoded.ct_slice.pixel_spacing_mm,
+            self.bundle.method.window_center_hu,
+            self.bundle.method.window_width_hu,
+        )
+
+    def _provenance(self, settings: QuerySettings) -> Provenance:
+        info = self.index.info()
+        is_synthetic = self.bundle.is_synthetic or info.is_synthetic
+        return Provenance(
+            ildsdk_version=__version__,
+            bundle_name=self.bundle.name,
+            bundle_hash=self.bundle.bundle_hash,
+            index_name=info.name,
+            index_hash=self.index.hash,
+            n_items=info.n_items,
+            n_cases=info.n_cases,
+            provider=self.provider,
+            n_threads=self._encoder.n_threads,
+            radiomics_engine=self._encoder.settings.radiomics_engine,
+            search_mode=settings.search_mode,
+            top_n=settings.top_n,
+            every_mm=settings.every_mm,
+            exclude_same_patient=settings.exclude_same_patient,
+            no_match_threshold=self.index.no_match_threshold,
+            is_synthetic=is_synthetic,
+            notice=NOTICE + (SYNTHETIC_NOTICE if is_synthetic else ""),
+        )
+
+
+def _checked_pixels(
+    pixels_hu: npt.ArrayLike, pixel_spacing_mm: tuple[float, float]
+) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
+    pixels = np.ascontiguousarray(pixels_hu, dtype=np.float32)
+    if pixels.ndim != 2 or min(pixels.shape) < 64:
+        raise InputError(
+            f"pixels_hu has shape {pixels.shape}, expected (n_rows, n_columns) of at least 64 x 64"
+        )
+    if not np.isfinite(pixels).all():
+        raise InputError("pixels_hu holds NaN or infinity, expected finite Hounsfield units")
+    if float(pixels.min()) > -500 or float(pixels.max()) < -200:
+        raise InputError(
+            f"pixels_hu runs from {pixels.min():.0f} to {pixels.max():.0f} HU; a chest CT slice "
+            "has both air (-1000) and soft tissue (about 40): are these windowed grey values?"
+        )
+    try:
+        row_spacing_mm, column_spacing_mm = (float(value) for value in pixel_spacing_mm)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"pixel_spacing_mm is {pixel_spacing_mm!r}, expected (row_spacing, column_spacing)"
+        ) from error
+    if not (0.1 <= row_spacing_mm <= 5 and 0.1 <= column_spacing_mm <= 5):
+        raise InputError(
+            f"pixel_spacing_mm is ({row_spacing_mm:g}, {column_spacing_mm:g}), expected 0.1 to 5 mm"
+        )
+    return np.maximum(pixels, np.float32(-1024)), (row_spacing_mm, column_spacing_mm)
