@@ -47,7 +47,7 @@ def iter_study(
                 level="slice",
                 source=header.source,
                 reason=outcome.reason,
-                detail=outcome.detail,
+                detail=outcome.detail.removeprefix(f"{header.source}: "),
                 series_instance_uid=header.series_instance_uid,
                 sop_instance_uid=header.sop_instance_uid,
             )
