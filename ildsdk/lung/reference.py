@@ -1,0 +1,129 @@
+"""What the kernels of ``kernels.py`` mean, in plain numpy: slow, obvious, the definition."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def average_on_grid(
+    pixels_hu: npt.NDArray[Any],
+    row_cell: npt.NDArray[np.int64],
+    column_cell: npt.NDArray[np.int64],
+    low_hu: float,
+    high_hu: float,
+) -> npt.NDArray[np.float32]:
+    """Mean of the clipped pixels in each cell; see :func:`kernels.average_on_grid`."""
+    clipped = np.clip(np.nan_to_num(pixels_hu.astype(np.float64), nan=low_hu), low_hu, high_hu)
+    total = np.zeros((int(row_cell.max()) + 1, int(column_cell.max()) + 1))
+    n_samples = np.zeros(total.shape)
+    cells = np.ix_(row_cell, column_cell)
+    np.add.at(total, cells, clipped)
+    np.add.at(n_samples, cells, 1.0)
+    return (total / n_samples).astype(np.float32)
+
+
+def dilate_ellipse(
+    mask: npt.NDArray[np.bool_], half_width: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Union of the ellipse laid on every True pixel; see :func:`kernels.dilate_ellipse`."""
+    n_rows, n_columns = mask.shape
+    out = np.zeros(mask.shape, dtype=np.bool_)
+    for i, j in np.argwhere(mask):
+        for gap, width in enumerate(half_width):
+            for row in {i - gap, i + gap}:
+                if 0 <= row < n_rows:
+                    out[row, max(j - width, 0) : min(j + width + 1, n_columns)] = True
+    return out
+
+
+def label_components(
+    mask: npt.NDArray[np.bool_], by_corners: bool
+) -> tuple[npt.NDArray[np.int32], int]:
+    """Flood fill from each unlabelled pixel in reading order; see the kernel."""
+    steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+    if by_corners:
+        steps += [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    n_components = 0
+    for start_i, start_j in np.argwhere(mask):
+        if labels[start_i, start_j]:
+            continue
+        n_components += 1
+        labels[start_i, start_j] = n_components
+        queue = deque([(int(start_i), int(start_j))])
+        while queue:
+            i, j = queue.popleft()
+            for down, right in steps:
+                row, column = i + down, j + right
+                if not (0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]):
+                    continue
+                if mask[row, column] and not labels[row, column]:
+                    labels[row, column] = n_components
+                    queue.append((row, column))
+    return labels, n_components
+
+
+def refine_mask(
+    pixels_hu: npt.NDArray[Any],
+    coarse: npt.NDArray[np.bool_],
+    repaired: npt.NDArray[np.bool_],
+    barred: npt.NDArray[np.bool_],
+    top: npt.NDArray[np.int64],
+    down: npt.NDArray[np.float32],
+    left: npt.NDArray[np.int64],
+    across: npt.NDArray[np.float32],
+    cut_hu: float,
+) -> npt.NDArray[np.bool_]:
+    """Interpolate the coarse mask, let the pixels decide between; see the kernel."""
+    bottom = np.minimum(top + 1, coarse.shape[0] - 1)
+    right = np.minimum(left + 1, coarse.shape[1] - 1)
+    down = down[:, None]
+    across = across[None, :]
+    corner = coarse.astype(np.float32)
+    corners = [corner[np.ix_(i, j)] for i in (top, bottom) for j in (left, right)]
+    upper = corners[0] * (1 - across) + corners[1] * across
+    lower = corners[2] * (1 - across) + corners[3] * across
+    share = upper * (1 - down) + lower * down
+    n_inside = sum(corners)
+    near = np.ix_(np.where(down[:, 0] < 0.5, top, bottom), np.where(across[0] < 0.5, left, right))
+    between = np.where(pixels_hu < cut_hu, ~barred[near], (share >= 0.5) & repaired[near])
+    return np.where(n_inside == 4, True, np.where(n_inside == 0, False, between))
+
+
+def sample_rays(
+    grid: npt.NDArray[Any],
+    start: npt.NDArray[np.float64],
+    steps: npt.NDArray[np.float64],
+    n_steps: int,
+) -> npt.NDArray[Any]:
+    """Nearest cell along each ray, zero from where it leaves the grid; see the kernel."""
+    samples = np.zeros((steps.shape[0], n_steps), dtype=grid.dtype)
+    for ray, (down, right) in enumerate(steps):
+        for step in range(n_steps):
+            i = int(np.floor(start[0] + down * step + 0.5))
+            j = int(np.floor(start[1] + right * step + 0.5))
+            if not (0 <= i < grid.shape[0] and 0 <= j < grid.shape[1]):
+                break
+            samples[ray, step] = grid[i, j]
+    return samples
+
+
+def fill_polar(
+    start: npt.NDArray[np.float64],
+    spacing_mm: npt.NDArray[np.float64],
+    reach_mm: npt.NDArray[np.float64],
+    shape: tuple[int, int],
+) -> npt.NDArray[np.bool_]:
+    """Compare each cell's distance with the interpolated radius; see the kernel."""
+    i, j = np.indices(shape)
+    down = (i - start[0]) * spacing_mm[0]
+    right = (j - start[1]) * spacing_mm[1]
+    turn = np.arctan2(down, right) * (reach_mm.size / (2 * np.pi))
+    rays = np.arange(reach_mm.size)
+    reach = np.interp(turn, rays, reach_mm, period=reach_mm.size)
+    inside: npt.NDArray[np.bool_] = down**2 + right**2 <= reach**2
+    return inside

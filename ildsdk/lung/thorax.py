@@ -1,0 +1,241 @@
+"""The rib cage on the working grid: where lung could be even if it holds no air.
+
+A threshold sees air; consolidated lung holds none. Ribs show where the pleural cavity ends:
+rays from the middle of the lungs find the inner side of the ribs, the convex hull of
+those hits and of the aerated lung is the cage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.lung import kernels
+from ildsdk.lung.grid import WorkingGrid
+from ildsdk.lung.morphology import Mask, erode
+
+BONE_HU = 180.0
+_N_RAYS = 240
+_N_NORMALS = 80
+_RAY_STEP_MM = 2.0
+_RAY_LENGTH_MM = 260.0
+_RIM_MM = 15.0
+_CORE_MM = 30.0
+_MIN_RIB_RAYS = 16
+_RIB_DEPTH_MM = 5.0
+_FAR_BONE_MM = 150.0
+_INNER_BONE_MM = 8.0
+_RIB_SCATTER_MM = 6.0
+_WINDOW = 16
+_EDGE_MM = 12.0
+_VOTERS = 6
+_DENSE_EDGE_HU = -550.0
+_RETRACTED_MM = 15.0
+_CURVE_ORDER = 10
+_WALL_MM = (1.5, 6.0)
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cage:
+    """Rib cage of one slice.
+
+    Attributes
+    ----------
+    cavity : ndarray
+        bool: inside the ribs, chest wall taken off.
+    bone : ndarray
+        bool: above 180 HU (contrast-filled vessels, too).
+    wall_mm : float
+        Typical distance from the cage's hull to aerated lung in this slice.
+    side_mm : ndarray
+        float32: mm from the mid-sagittal line, the two lungs with opposite signs.
+    rim : ndarray
+        bool: everything but the inside of the cavity deeper than 15 mm.
+    core : ndarray
+        bool: deeper than 30 mm in the cavity.
+    """
+
+    cavity: Mask
+    bone: Mask
+    wall_mm: float
+    side_mm: npt.NDArray[np.float32]
+    rim: Mask
+    core: Mask
+
+
+def find_cage(grid: WorkingGrid, body: Mask, aerated: Mask) -> Cage:
+    """Find the rib cage around aerated lung.
+
+    Parameters
+    ----------
+    grid : WorkingGrid
+        The slice.
+    body, aerated : ndarray
+        bool ``(g_rows, g_columns)``: patient outline; air cells of the lungs, at least one.
+
+    Returns
+    -------
+    Cage
+        Also where no rib is seen: then the smoothed hull of the lungs bounds the cavity.
+    """
+    bone = (grid.hu > BONE_HU) & body
+    # Leads and clips on the skin are bright, too: a rib lies at least 5 mm deep.
+    deep_bone = bone & erode(body, _RIB_DEPTH_MM, grid.spacing_mm)
+    center = _middle(grid, aerated)
+    start = center / np.array(grid.spacing_mm)
+    directions = _unit_vectors(_N_RAYS)
+    radius_mm = np.arange(0.0, _RAY_LENGTH_MM, _RAY_STEP_MM)
+    is_lung = np.zeros((_N_RAYS, radius_mm.size), dtype=np.bool_)
+    is_bone = np.zeros(is_lung.shape, dtype=np.bool_)
+    sample_hu = np.zeros(is_lung.shape, dtype=np.float32)
+    steps = directions * (_RAY_STEP_MM / np.array(grid.spacing_mm))
+    kernels.sample_rays(grid.hu, aerated, deep_bone, start, steps, is_lung, is_bone, sample_hu)
+    last = is_lung.shape[1] - 1 - np.argmax(is_lung[:, ::-1], axis=1)
+    lung_mm = np.where(is_lung.any(axis=1), radius_mm[last], 0.0)
+    hull_mm = _hull_radius(lung_mm, directions)
+    rib_mm, has_rib = _rib_curve(radius_mm, is_bone, hull_mm)
+    near = has_rib & (lung_mm > 0)
+    gap_mm = (rib_mm - lung_mm)[near]
+    wall_mm = float(np.clip(np.percentile(gap_mm, 25), *_WALL_MM)) if gap_mm.size else _WALL_MM[1]
+    # A sharp edge of well aerated lung is the pleura: only dense or retracted lung may hide
+    # consolidation between itself and the ribs.
+    back = np.maximum(last[:, None] - np.arange(int(_EDGE_MM / _RAY_STEP_MM)), 0)
+    is_edge = np.take_along_axis(is_lung, back, axis=1)
+    edge_hu = np.take_along_axis(sample_hu, back, axis=1).sum(axis=1, where=is_edge)
+    edge_hu /= np.maximum(is_edge.sum(axis=1), 1)
+    hides = (edge_hu > _DENSE_EDGE_HU) | (hull_mm - lung_mm > _RETRACTED_MM)
+    # One ray proves little: the majority of 13 rays.
+    votes = np.cumsum(np.pad(hides.astype(np.int64), (_VOTERS + 1, _VOTERS), mode="wrap"))
+    hides = votes[2 * _VOTERS + 1 :] - votes[: -2 * _VOTERS - 1] > _VOTERS
+    reach_mm = np.where(hides, rib_mm - wall_mm, np.minimum(rib_mm - wall_mm, hull_mm + 1.5))
+    cavity = np.empty(body.shape, dtype=np.bool_)
+    kernels.fill_polar(start, np.array(grid.spacing_mm), np.maximum(reach_mm, lung_mm), cavity)
+    cavity &= body
+    side_mm = _side(grid, aerated, cavity)
+    rim = ~erode(cavity, _RIM_MM, grid.spacing_mm)
+    core = erode(cavity, _CORE_MM, grid.spacing_mm)
+    return Cage(cavity, bone, wall_mm, side_mm, rim, core)
+
+
+def _long_axis(grid: WorkingGrid, mask: Mask) -> tuple[Points, Points]:
+    """Centroid (row, column) in mm and unit vector of the longest spread of a mask."""
+    rows_mm = np.arange(mask.shape[0]) * grid.spacing_mm[0]
+    columns_mm = np.arange(mask.shape[1]) * grid.spacing_mm[1]
+    down = mask.sum(axis=1)
+    right = mask.sum(axis=0)
+    total = float(down.sum())
+    center = np.array([float(down @ rows_mm), float(right @ columns_mm)]) / total
+    rows_mm = rows_mm - center[0]
+    columns_mm = columns_mm - center[1]
+    cross = float(rows_mm @ (mask.astype(np.float32) @ columns_mm))
+    angle = 0.5 * np.arctan2(2 * cross, float(right @ columns_mm**2) - float(down @ rows_mm**2))
+    return center, np.array([np.sin(angle), np.cos(angle)])
+
+
+def _middle(grid: WorkingGrid, aerated: Mask) -> Points:
+    """Point between the lungs, also where one of them holds little air."""
+    center, axis = _long_axis(grid, aerated)
+    i, j = np.nonzero(aerated)
+    along = (i * grid.spacing_mm[0] - center[0]) * axis[0]
+    along += (j * grid.spacing_mm[1] - center[1]) * axis[1]
+    return center + axis * (float(along.min()) + float(along.max())) / 2
+
+
+def _side(grid: WorkingGrid, aerated: Mask, cavity: Mask) -> npt.NDArray[np.float32]:
+    """Signed distance in mm from the mid-sagittal line.
+
+    The two lungs lie side by side: the long axis of the aerated cells runs from one to the
+    other in any pose; the line stands on it in the middle of the cavity.
+    """
+    _, axis = _long_axis(grid, aerated)
+    rows_mm = np.arange(cavity.shape[0], dtype=np.float32) * grid.spacing_mm[0]
+    columns_mm = np.arange(cavity.shape[1], dtype=np.float32) * grid.spacing_mm[1]
+    along = (rows_mm * axis[0])[:, None] + columns_mm * axis[1]
+    span = along[cavity]
+    return np.asarray(along - (span.min() + span.max()) / 2, dtype=np.float32)
+
+
+def _unit_vectors(n: int) -> Points:
+    angle = np.arange(n) * (2 * np.pi / n)
+    return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+
+
+def _rib_curve(
+    radius_mm: Points, is_bone: npt.NDArray[np.bool_], hull_mm: Points
+) -> tuple[Points, npt.NDArray[np.bool_]]:
+    """Radius of the ribs' inner side for each ray, and where a rib was met.
+
+    Ribs are measured as distance from the convex hull of the aerated lung. Consolidation
+    moves that hull away from all ribs of a sector, so the distance that is usual around a ray
+    (lower quartile over 24 degrees) is believed; a bone far from it is none: scapula
+    or arm seen between two ribs, vertebra or bright vessel inside.
+    """
+    ray, step = np.nonzero(is_bone[:, 1:] & ~is_bone[:, :-1])
+    excess_mm = radius_mm[step + 1] - hull_mm[ray]
+    is_near = (excess_mm >= -_INNER_BONE_MM) & (excess_mm <= _FAR_BONE_MM)
+    ray, excess_mm = ray[is_near], excess_mm[is_near]
+    first_mm = np.full(_N_RAYS, np.inf)
+    np.minimum.at(first_mm, ray, excess_mm)
+    usual_mm = _usual(first_mm)
+    nothing = hull_mm + _WALL_MM[1], np.zeros(_N_RAYS, dtype=np.bool_)
+    if usual_mm is None:
+        return nothing
+    # Of a ray's bones the one nearest to what is usual, unless it lies behind that.
+    off_mm = np.abs(excess_mm - usual_mm[ray])
+    off_mm[excess_mm > usual_mm[ray] + _RIB_SCATTER_MM] = np.inf
+    rib_mm = np.full(_N_RAYS, np.inf)
+    order = np.argsort(-off_mm, kind="stable")
+    order = order[np.isfinite(off_mm[order])]
+    rib_mm[ray[order]] = excess_mm[order]  # the last written is the nearest
+    has_rib = np.isfinite(rib_mm)
+    for _ in range(2):
+        known = np.flatnonzero(has_rib)
+        if known.size < _MIN_RIB_RAYS:
+            return nothing
+        filled = np.interp(np.arange(_N_RAYS), known, rib_mm[known], period=_N_RAYS)
+        curve_mm = _smooth_closed(filled, _CURVE_ORDER)
+        has_rib &= np.abs(rib_mm - curve_mm) <= _RIB_SCATTER_MM
+    rib_mm = np.where(has_rib, np.minimum(rib_mm, curve_mm + 1.5), curve_mm)
+    return hull_mm + rib_mm, has_rib
+
+
+def _usual(excess_mm: Points) -> Points | None:
+    """Rib distance to expect at each ray; None where too few rays met a bone.
+
+    The lower quartile of the rays to either side, then the larger of the two: beside the spine
+    and at the edge of a consolidation one side alone tells the truth.
+    """
+    if np.count_nonzero(np.isfinite(excess_mm)) < _MIN_RIB_RAYS:
+        return None
+    window = np.lib.stride_tricks.sliding_window_view(
+        np.concatenate([excess_mm, excess_mm[:_WINDOW]]), _WINDOW + 1
+    )[:_N_RAYS]
+    window = np.sort(window, axis=1)
+    n_finite = np.isfinite(window).sum(axis=1)
+    ahead_mm = np.where(n_finite >= 3, window[np.arange(_N_RAYS), n_finite // 4], -np.inf)
+    usual_mm = np.maximum(ahead_mm, np.roll(ahead_mm, _WINDOW))
+    sure = np.flatnonzero(np.isfinite(usual_mm))
+    if sure.size == 0:
+        return None
+    return np.interp(np.arange(_N_RAYS), sure, usual_mm[sure], period=_N_RAYS)
+
+
+def _smooth_closed(values: Points, order: int) -> Points:
+    """Low-pass a closed curve: its Fourier series up to ``order``."""
+    spectrum = np.fft.rfft(values)
+    spectrum[order + 1 :] = 0
+    return np.asarray(np.fft.irfft(spectrum, n=values.size))
+
+
+def _hull_radius(values_mm: Points, directions: Points) -> Points:
+    """Radius along each ray of the convex hull of a star-shaped outline."""
+    normals = _unit_vectors(_N_NORMALS)
+    cosine = directions @ normals.T
+    support = (values_mm[:, None] * cosine).max(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = np.where(cosine > 1e-9, support / cosine, np.inf)
+    return np.asarray(crossing.min(axis=1))
