@@ -1,0 +1,77 @@
+"""Choice of implementation: compiled kernels or their numpy definition."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Engine = Literal["numba", "numpy"]
+
+
+def implementation(engine: Engine) -> ModuleType:
+    """Module with the functions of ``reference.py`` for an engine name.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown.
+    """
+    if engine not in get_args(Engine):
+        raise ValueError(f"engine is {engine!r}, expected one of {', '.join(get_args(Engine))}")
+    if engine == "numba":
+        from native_hash import kernels
+
+        return kernels
+    from native_hash import reference
+
+    return reference
+
+
+def checked(array: object, dtype: npt.DTypeLike, n_dimensions: int, name: str) -> npt.NDArray[Any]:
+    """Read-only view of an input array, refused unless kernels may read it.
+
+    Read-only and writable arrays are different types to numba: handing in read-only views
+    only keeps one compiled version of each kernel.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray, or of another dtype.
+    ValueError
+        Of another number of dimensions, or not C-contiguous.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name} is {found}, expected an ndarray of {np.dtype(dtype)}")
+    if array.ndim != n_dimensions:
+        raise ValueError(f"{name} has shape {array.shape}, expected {n_dimensions} dimensions")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} is not C-contiguous")
+    view = array.view(np.ndarray)
+    view.flags.writeable = False
+    return view
+
+
+def warmup() -> None:
+    """Compile every kernel, or load it from the cache, so that the first search is fast."""
+    from native_hash.buckets import bucket_table
+    from native_hash.neighbors import NeighborHeap, checked_rows
+    from native_hash.signatures import signatures
+
+    vectors = np.eye(2, 8, dtype=np.float32)
+    bits = signatures(vectors, vectors[np.newaxis])
+    heap = NeighborHeap(vectors, 1)
+    rows = checked_rows(vectors)
+    heap.offer(rows)
+    heap.offer_candidates(0, rows, bucket_table(bits[:, 0].copy(), 2).rows)
+
+
+def kernel_cache_is_used() -> bool:
+    """Whether compiled kernels are kept on disk (False: each process compiles them anew)."""
+    from native_hash import kernels
+    from native_hash.jit import cache_is_used
+
+    return kernels is not None and cache_is_used()

@@ -1,0 +1,242 @@
+"""The N rows with the largest dot product (for unit vectors: cosine) to each query.
+
+The score of a row is its dot product in float64 in one fixed order, rounded to float32;
+answers are ordered by score descending, then row ascending. That fixes every bit: one
+query or a batch, one matrix or several, candidates in any order, either engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from native_hash.engine import Engine, checked, implementation
+
+_LARGEST_NORM = 2.0**60  # products of two such rows stay far inside float32
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckedRows:
+    """A matrix whose values were looked at once, so that searches need not.
+
+    Attributes
+    ----------
+    values : ndarray
+        float32 ``(n, d)``, read-only, C-contiguous, finite.
+    max_norm : float
+        Largest Euclidean norm of a row (0 where there is none).
+    """
+
+    values: npt.NDArray[np.float32]
+    max_norm: float
+
+
+def checked_rows(matrix: npt.NDArray[np.float32]) -> CheckedRows:
+    """Check a matrix for searching; it must not be written to afterward.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Wrong dtype, shape or layout, NaN or infinity, or a norm above 2**60.
+    """
+    values = checked(matrix, np.float32, 2, "matrix")
+    squares = np.einsum("ij,ij->i", values, values, dtype=np.float64)
+    if not np.isfinite(squares).all():
+        raise ValueError("matrix holds a value that is not finite")
+    max_norm = float(np.sqrt(squares.max(initial=0.0)))
+    if max_norm > _LARGEST_NORM:
+        raise ValueError(f"a row of the matrix has norm {max_norm:.3g}, expected at most 2**60")
+    return CheckedRows(values, max_norm)
+
+
+def unit_rows(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Copy with rows scaled to unit norm, so that dot products are cosines (eq. 9).
+
+    A zero row stays zero and scores 0 against everything.
+    """
+    wide = np.asarray(matrix, np.float64)
+    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return np.ascontiguousarray(wide / np.where(norms == 0, 1, norms), np.float32)
+
+
+class NeighborHeap:
+    """The N best rows of each query while rows are offered to it.
+
+    Made for one search, used by one thread; rows of one index may come in several
+    matrices. A row must be offered at most once.
+
+    Parameters
+    ----------
+    queries : ndarray
+        float32 ``(m, d)`` or ``(d,)``, finite.
+    n : int
+        How many answers, at least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Wrong dtype, shape or layout, NaN or infinity, or n below 1.
+    """
+
+    def __init__(
+        self, queries: npt.NDArray[np.float32], n: int, *, engine: Engine = "numba"
+    ) -> None:
+        if n < 1:
+            raise ValueError(f"n is {n}, expected at least 1")
+        if isinstance(queries, np.ndarray) and queries.ndim == 1:
+            queries = queries[np.newaxis]
+        checked_queries = checked_rows(checked(queries, np.float32, 2, "queries"))
+        self._functions = implementation(engine)
+        self._queries = checked_queries.values
+        wide = self._queries.astype(np.float64)
+        self._norms = np.sqrt((wide * wide).sum(axis=1))
+        n_queries = self._queries.shape[0]
+        self._scores = np.full((n_queries, n), -np.inf, np.float32)
+        self._rows = np.full((n_queries, n), -1, np.int64)
+        self._n_filled = np.zeros(n_queries, np.int64)
+        self._n_scored = np.zeros(n_queries, np.int64)
+
+    def offer(
+        self,
+        rows: CheckedRows,
+        *,
+        first_row: int = 0,
+        excluded: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Offer every row of a matrix.
+
+        Parameters
+        ----------
+        first_row : int
+            Number under which row 0 of this matrix appears in the answer.
+        excluded : ndarray, optional
+            bool ``(n,)``, True for rows of this matrix to leave out.
+        """
+        flags = self._checked_excluded(rows, excluded)
+        slacks = self._slacks(rows)
+        self._functions.scan(
+            rows.values,
+            self._queries,
+            first_row,
+            slacks,
+            flags,
+            self._scores,
+            self._rows,
+            self._n_filled,
+        )
+        self._n_scored += rows.values.shape[0] - int(np.count_nonzero(flags))
+
+    def offer_candidates(
+        self,
+        query_number: int,
+        rows: CheckedRows,
+        candidates: npt.NDArray[np.int64],
+        *,
+        first_row: int = 0,
+        excluded: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Offer some rows of a matrix to one query.
+
+        Parameters
+        ----------
+        candidates : ndarray
+            int64 ``(c,)``, distinct rows of this matrix, in any order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Wrong dtype or layout, or a candidate that is no row of the matrix.
+        """
+        flags = self._checked_excluded(rows, excluded)
+        candidates = checked(candidates, np.int64, 1, "candidates")
+        n = rows.values.shape[0]
+        if candidates.size and (int(candidates.min()) < 0 or int(candidates.max()) >= n):
+            raise ValueError(f"a candidate is no row of the matrix (0 to {n - 1})")
+        self._n_scored[query_number] += self._functions.scan_candidates(
+            rows.values,
+            self._queries,
+            query_number,
+            candidates,
+            first_row,
+            self._slacks(rows),
+            flags,
+            self._scores,
+            self._rows,
+            self._n_filled,
+        )
+
+    def result(
+        self,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Answers so far, best first.
+
+        Returns
+        -------
+        rows : ndarray
+            int64 ``(m, n)``; -1 where fewer than n rows were offered.
+        scores : ndarray
+            float32 ``(m, n)``, never NaN; -inf where rows is -1.
+        n_scored : ndarray
+            int64 ``(m,)``, rows offered and not excluded.
+        """
+        order = np.lexsort((self._rows, -self._scores))
+        return (
+            np.take_along_axis(self._rows, order, axis=1),
+            np.take_along_axis(self._scores, order, axis=1),
+            self._n_scored.copy(),
+        )
+
+    def _checked_excluded(
+        self, rows: CheckedRows, excluded: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.uint8]:
+        n, d = rows.values.shape
+        if d != self._queries.shape[1]:
+            raise ValueError(f"queries have {self._queries.shape[1]} dimensions, the matrix {d}")
+        if excluded is None:
+            return checked(np.empty(0, np.uint8), np.uint8, 1, "excluded")
+        flags = checked(excluded, np.bool_, 1, "excluded")
+        if flags.size != n:
+            raise ValueError(f"excluded has {flags.size} entries, the matrix {n} rows")
+        return flags.view(np.uint8)
+
+    def _slacks(self, rows: CheckedRows) -> npt.NDArray[np.float64]:
+        """Rounding bound of a float32 dot product in any order, with room to spare.
+
+        |computed - exact| <= d u / (1 - d u) * |q| |x| with u = 2**-24 (Higham, "Accuracy and
+        Stability of Numerical Algorithms", section 3.1); twice that, a few u more for
+        rounding the score and the threshold, and the underflow of d products.
+        """
+        d = self._queries.shape[1]
+        slacks: npt.NDArray[np.float64] = (d + 8) * 2.0**-23 * self._norms * rows.max_norm
+        slacks += d * 2.0**-126
+        slacks.flags.writeable = False
+        return slacks
+
+
+def top_n(
+    matrix: npt.NDArray[np.float32] | CheckedRows,
+    queries: npt.NDArray[np.float32],
+    n: int,
+    *,
+    candidates: npt.NDArray[np.int64] | None = None,
+    excluded: npt.NDArray[np.bool_] | None = None,
+    engine: Engine = "numba",
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The n best rows of one matrix: all of it, or the same candidates for each query.
+
+    Returns
+    -------
+    rows, scores, n_scored : ndarray
+        As :meth:`NeighborHeap.result`.
+    """
+    rows = matrix if isinstance(matrix, CheckedRows) else checked_rows(matrix)
+    heap = NeighborHeap(queries, n, engine=engine)
+    if candidates is None:
+        heap.offer(rows, excluded=excluded)
+        return heap.result()
+    n_queries = 1 if queries.ndim == 1 else queries.shape[0]
+    for query_number in range(n_queries):
+        heap.offer_candidates(query_number, rows, candidates, excluded=excluded)
+    return heap.result()

@@ -1,0 +1,324 @@
+"""Damaged, foreign, newer and hostile index files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ildsdk.errors import IndexFileError
+from ildsdk.index import Index, verify_index
+from tests.index_factory import make_index, unit_embeddings
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Intact index of two segments."""
+    path = tmp_path_factory.mktemp("pristine") / "index"
+    make_index(path, 12, 7).close()
+    return path
+
+
+@pytest.fixture
+def index_path(pristine: Path, tmp_path: Path) -> Path:
+    """Copy of the intact index, to be damaged."""
+    shutil.copytree(pristine, tmp_path / "index")
+    return tmp_path / "index"
+
+
+def _rewrite(path: Path, **changes: Any) -> None:
+    """Change manifest fields and give them a right checksum, as an attacker would."""
+    fields = json.loads((path / "manifest.json").read_text())
+    del fields["checksum"]
+    fields.update(changes)
+    compact = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    fields["checksum"] = hashlib.sha256(compact.encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(fields, sort_keys=True, indent=1) + "\n")
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {
+        "file": path.name,
+        "n_bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def _bless(path: Path) -> None:
+    """Bring sizes and checksums of the manifest in line with the files as they are now."""
+    fields = json.loads((path / "manifest.json").read_text())
+    for segment in fields["segments"]:
+        for kind in ("arrays", "items"):
+            segment[kind] = _entry(path / segment[kind]["file"])
+    _rewrite(path, segments=fields["segments"])
+
+
+FILES = (
+    "manifest.json", "hyperplanes.safetensors", "arrays-000002.safetensors",
+    "arrays-000003.safetensors", "items-000002.sqlite", "items-000003.sqlite",
+)  # fmt: skip
+
+
+def test_the_list_of_files_is_complete(pristine: Path) -> None:
+    assert sorted(path.name for path in pristine.iterdir()) == sorted(FILES)
+    assert verify_index(pristine).is_intact
+    assert verify_index(pristine).n_files == len(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_anywhere_is_found(index_path: Path, name: str) -> None:
+    content = (index_path / name).read_bytes()
+    generator = np.random.default_rng(len(name))
+    n_places = min(60, len(content))
+    places = {0, len(content) - 1, *generator.choice(len(content), n_places, replace=False)}
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        (index_path / name).write_bytes(damaged)
+        report = verify_index(index_path, engine="numpy")
+        assert not report.is_intact, f"byte {place} of {name}"
+        assert name in report.problems[0] or "schema" in report.problems[0]
+    (index_path / name).write_bytes(content)
+    assert verify_index(index_path, engine="numpy").is_intact
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_or_missing_file_is_refused_at_opening(
+    index_path: Path, name: str, share: float
+) -> None:
+    content = (index_path / name).read_bytes()
+    (index_path / name).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(IndexFileError):
+        Index.open(index_path)
+    assert not verify_index(index_path).is_intact
+    (index_path / name).unlink()
+    with pytest.raises(IndexFileError, match="missing"):
+        Index.open(index_path)
+    assert not verify_index(index_path).is_intact
+
+
+def test_newer_schema_has_its_own_message(index_path: Path) -> None:
+    _rewrite(index_path, schema="ildsdk.index/2", colors=3)
+    with pytest.raises(IndexFileError, match="written by a newer ildsdk"):
+        Index.open(index_path)
+
+
+@pytest.mark.parametrize("schema", ["ildsdk.bundle/1", "", None, 1, "ildsdk.index/0"])
+def test_other_schemas_are_refused(index_path: Path, schema: object) -> None:
+    _rewrite(index_path, schema=schema)
+    with pytest.raises(IndexFileError, match=r"not of an ildsdk index|expected ildsdk\.index/1"):
+        Index.open(index_path)
+
+
+def test_other_bundle_is_refused(index_path: Path) -> None:
+    with pytest.raises(IndexFileError, match="built with bundle bbbbbbbbbbbb, this is bundle cccc"):
+        Index.open(index_path, expected_bundle_hash="c" * 64)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"revision": 0}, {"revision": True}, {"revision": 1.0}, {"name": 5}, {"bundle_hash": None},
+        {"embedding_size": 0}, {"embedding_size": 10**9}, {"embedding_size": "16"},
+        {"is_synthetic": 1}, {"salt": "zz"}, {"salt": "a" * 63}, {"hashing": []},
+        {"calibration": {"no_match_threshold": 2, "how": ""}}, {"calibration": {"how": ""}},
+        {"calibration": {"no_match_threshold": True, "how": ""}}, {"segments": {}},
+        {"segments": [1]}, {"segments": [{}]}, {"unknown": 1}, {"name": "x" * 10_001},
+    ],
+)  # fmt: skip
+def test_each_field_of_the_manifest_is_checked(index_path: Path, changes: dict[str, Any]) -> None:
+    _rewrite(index_path, **changes)
+    with pytest.raises(IndexFileError, match=r"manifest\.json"):
+        Index.open(index_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"schema": NaN}',
+        b"[" * 100_000,
+        b"{}",
+        b"1" * 5000,
+    ],
+)
+def test_a_manifest_that_is_no_manifest_is_refused(index_path: Path, content: bytes) -> None:
+    (index_path / "manifest.json").write_bytes(content)
+    with pytest.raises(IndexFileError):
+        Index.open(index_path)
+    assert not verify_index(index_path).is_intact
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.safetensors", "/etc/passwd", "sub/arrays-000002.safetensors", "..", "",
+        "arrays-000002.safetensors\n", "C:\\arrays-000002.safetensors", "arrays-000002.sqlite",
+        "arrays-\u0660\u0660\u0660\u0660\u0660\u0661.safetensors", "manifest.json",
+    ],
+)  # fmt: skip
+def test_file_names_must_be_plain_names_of_index_files(index_path: Path, name: str) -> None:
+    fields = json.loads((index_path / "manifest.json").read_text())
+    fields["segments"][0]["arrays"]["file"] = name
+    _rewrite(index_path, segments=fields["segments"])
+    with pytest.raises(IndexFileError, match="plain name"):
+        Index.open(index_path)
+    hashing = {**fields["hashing"], "hyperplanes": {**fields["hashing"]["hyperplanes"]}}
+    hashing["hyperplanes"]["file"] = name
+    _rewrite(index_path, hashing=hashing)
+    with pytest.raises(IndexFileError, match="plain name"):
+        Index.open(index_path)
+
+
+def test_one_file_cannot_serve_two_segments(index_path: Path) -> None:
+    fields = json.loads((index_path / "manifest.json").read_text())
+    _rewrite(index_path, segments=[fields["segments"][0]] * 2)
+    with pytest.raises(IndexFileError, match="names a file twice"):
+        Index.open(index_path)
+
+
+def _save(path: Path, **arrays: np.ndarray) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(arrays, path)
+
+
+def test_arrays_that_do_not_fit_are_refused_despite_right_checksums(index_path: Path) -> None:
+    path = index_path / "arrays-000002.safetensors"
+    good = unit_embeddings(0, 12)
+    signatures = np.zeros((12, 1), np.uint64)
+    bad_value = good.copy()
+    bad_value[4, 4] = np.nan
+    for arrays, told in (
+        ({"embeddings": good[:11], "signatures": signatures}, "manifest expects"),
+        ({"embeddings": good.astype(np.float64), "signatures": signatures}, "manifest expects"),
+        ({"embeddings": good}, "manifest expects"),
+        ({"embeddings": good, "signatures": signatures, "more": good}, "manifest expects"),
+        ({"embeddings": bad_value, "signatures": signatures}, "not finite"),
+        ({"embeddings": good * 3, "signatures": signatures}, "norm 3"),
+    ):
+        _save(path, **arrays)
+        _bless(index_path)
+        with Index.open(index_path) as index, pytest.raises(IndexFileError, match=told):
+            index.search(good[0], 1)
+        assert not verify_index(index_path).is_intact
+
+
+def test_wrong_signatures_are_found(index_path: Path) -> None:
+    with Index.open(index_path) as index:
+        embeddings = index.embeddings(range(12))
+    for value, told in ((9, "bits beyond"), (0, None)):
+        _save(
+            index_path / "arrays-000002.safetensors",
+            embeddings=embeddings, signatures=np.full((12, 1), value, np.uint64),
+        )  # fmt: skip
+        _bless(index_path)
+        assert "signatures are not those" in verify_index(index_path).problems[0]
+        with Index.open(index_path) as index:
+            index.search(embeddings[0], 1)
+            if told:
+                with pytest.raises(IndexFileError, match=told):
+                    index.search(embeddings[0], 1, mode="paper")
+
+
+def test_a_safetensors_header_that_lies_is_refused(index_path: Path) -> None:
+    path = index_path / "arrays-000002.safetensors"
+    content = path.read_bytes()
+    n_header = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + n_header]
+    lies = (
+        b"\xff" * 8 + content[8:],
+        content[:8] + header.replace(b"[0,96]", b"[0,99]") + content[8 + n_header :],
+        content[:8] + b"x" * n_header + content[8 + n_header :],
+        content + b"more",
+    )
+    for lie in lies:
+        path.write_bytes(lie)
+        _bless(index_path)
+        with Index.open(index_path) as index, pytest.raises(IndexFileError, match="arrays-000002"):
+            index.search(unit_embeddings(0, 1), 1)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE thumbnails",
+        "CREATE VIEW more AS SELECT 1",
+        "CREATE TRIGGER t AFTER INSERT ON items BEGIN SELECT 1; END",
+        "ALTER TABLE items ADD COLUMN name TEXT",
+    ],
+)
+def test_other_tables_are_refused_despite_right_checksums(index_path: Path, statement: str) -> None:
+    _execute(index_path / "items-000002.sqlite", statement)
+    _bless(index_path)
+    with Index.open(index_path) as index, pytest.raises(IndexFileError, match="tables of an index"):
+        index.items([0])
+    assert not verify_index(index_path).is_intact
+
+
+def _execute(path: Path, statement: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM items WHERE row = 3",
+        "DELETE FROM thumbnails WHERE row = 3",
+        "UPDATE items SET row = 40 WHERE row = 3",
+        "UPDATE items SET item_id = '1.2.3.13' WHERE row = 3",
+    ],
+)
+def test_counts_and_keys_are_verified_despite_right_checksums(
+    index_path: Path, statement: str
+) -> None:
+    _execute(index_path / "items-000002.sqlite", statement)
+    _bless(index_path)
+    assert not verify_index(index_path).is_intact
+
+
+def test_wrong_types_in_a_row_are_an_index_error(index_path: Path) -> None:
+    _execute(index_path / "items-000002.sqlite", "UPDATE items SET label = x'00' WHERE row = 3")
+    _bless(index_path)
+    with Index.open(index_path) as index, pytest.raises(IndexFileError, match="label"):
+        index.items([3])
+    assert not verify_index(index_path).is_intact
+
+
+def test_a_damaged_sqlite_page_is_an_index_error(index_path: Path) -> None:
+    path = index_path / "items-000002.sqlite"
+    content = bytearray(path.read_bytes())
+    content[4096:] = bytes(len(content) - 4096)
+    path.write_bytes(content)
+    with Index.open(index_path) as index:
+        for call in (lambda: index.items([0]), lambda: index.thumbnail(0), index.prevalence):
+            with pytest.raises(IndexFileError):
+                call()
+    path.write_bytes(b"no database" * (len(content) // 11) + b"x" * (len(content) % 11))
+    with Index.open(index_path) as index, pytest.raises(IndexFileError, match="items-000002"):
+        index.items([0])
+
+
+def test_messages_hold_no_full_path(index_path: Path) -> None:
+    (index_path / "arrays-000002.safetensors").unlink()
+    with pytest.raises(IndexFileError) as caught:
+        Index.open(index_path)
+    assert str(index_path.parent) not in str(caught.value)
+    with pytest.raises(IndexFileError) as caught:
+        Index.open(index_path.parent / "nothing")
+    assert str(index_path.parent) not in str(caught.value)
