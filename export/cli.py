@@ -222,8 +222,8 @@ def bundle(
 
 @main.command("default-bundle")
 @click.option("--work", type=_FOLDER, default=Path("work/default-bundle"), show_default=True)
-@click.option("--cases", default=22, show_default=True, help="Phantom cases of each class.")
-@click.option("--held-out", default=4, show_default=True, help="Of these, kept out of training.")
+@click.option("--cases", default=24, show_default=True, help="Phantom cases of each class.")
+@click.option("--held-out", default=6, show_default=True, help="Of these, kept out of training.")
 @click.option("--phantom-seed", default=1000, show_default=True)
 @click.option("--phantom-size", default=512, show_default=True)
 @click.option("--difficulty", default=0.5, show_default=True, help="0 (easy) to 1 (hard).")
@@ -258,3 +258,15 @@ def default_bundle(
     folder = make_default_bundle(work, settings, n_processes=processes, say=_say)
     click.echo(folder)
     click.echo((work / "evaluation" / "evaluation.md").read_text(encoding="utf-8"))
+
+
+@main.command()
+@click.option("--work", type=_FOLDER, default=Path("work/default-bundle"), show_default=True)
+@click.option("--data", type=_FOLDER, default=Path("ildsdk/data"), show_default=True)
+@_typed_errors
+def install(work: Path, data: Path) -> None:
+    """Put a finished default bundle, its index and a demo study into the package."""
+    from export.install import install_defaults
+
+    for name, n_bytes in install_defaults(work, data).items():
+        click.echo(f"{name}: {n_bytes / 1e6:.1f} MB")

@@ -50,8 +50,8 @@ class DefaultBundleSettings:
         Training cases of each class in the index; None takes all.
     """
 
-    n_cases_per_label: int = 22
-    n_held_out_per_label: int = 4
+    n_cases_per_label: int = 24
+    n_held_out_per_label: int = 6
     phantom_seed: int = 1000
     phantom_size: int = 512
     difficulty: float = 0.5
@@ -138,6 +138,7 @@ def make_default_bundle(
         build_index_from_cases(
             work / "index", archive / "cases.csv", index_cases, bundle_folder, show_progress
         )
+        _calibrate_on_held_out(work / "index", evaluation)
     return bundle_folder
 
 
@@ -254,6 +255,20 @@ def build_index_from_cases(
             name="phantom-default",
             progress=lambda done, total: bar.update(done - bar.n) and None,
         )
+
+
+def _calibrate_on_held_out(index_folder: Path, evaluation: Path) -> None:
+    """Replace the threshold of "no similar case" by the one of the held-out cases.
+
+    The indexed cases were trained on: left out one at a time they still resemble each other
+    more than a new case does.
+    """
+    from ildsdk.index import Index
+
+    figures = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
+    threshold = figures["systems"]["fusion"]["no_match_threshold"]
+    with Index.open(index_folder) as index:
+        index.set_calibration(threshold, "percentile 1 of best scores of held-out cases")
 
 
 def _index_cases(train_cases: tuple[str, ...], archive: Path, n_per_label: int | None) -> list[str]:

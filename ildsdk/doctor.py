@@ -165,10 +165,9 @@ def _bundle() -> str:
 
 def _index() -> str:
     from ildsdk.errors import IndexFileError
-    from ildsdk.index import Index
+    from ildsdk.index import verify_index
 
-    with Index.open(defaults.index_path()) as index:
-        problems = index.verify()
-        if problems:
-            raise IndexFileError("; ".join(problems))
-        return f"{index.info().name}, {len(index)} items, checksums right"
+    report = verify_index(defaults.index_path())
+    if report.problems:
+        raise IndexFileError("; ".join(report.problems))
+    return f"{report.n_items} items, checksums right"

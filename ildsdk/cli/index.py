@@ -138,13 +138,14 @@ def verify(folder: Path | None) -> None:
     """Read every byte of an index and compare it with its checksums."""
     from ildsdk import defaults
     from ildsdk.errors import IndexFileError
-    from ildsdk.index import Index
+    from ildsdk.index import verify_index
 
-    with Index.open(folder or defaults.index_path()) as opened:
-        problems = opened.verify()
-        if problems:
-            raise IndexFileError(f"index is damaged: {'; '.join(problems)}")
-        click.echo(f"index {opened.info().name} is intact: {len(opened)} items, {opened.hash}")
+    report = verify_index(folder or defaults.index_path())
+    for leftover in report.leftovers:
+        click.echo(f"left behind by a killed writer, harmless: {leftover}", err=True)
+    if report.problems:
+        raise IndexFileError(f"index is damaged: {'; '.join(report.problems)}")
+    click.echo(f"index is intact: {report.n_items} items in {report.n_files} files")
 
 
 def _print_report(report: IngestReport) -> None:

@@ -1,0 +1,83 @@
+"""Put a finished default bundle, its index and a demo study into the package."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import JPEGLSLossless
+
+from ildsdk.errors import ConfigError
+from ildsdk.ingest import CaseRow, read_cases_csv
+
+MAX_BYTES = 50_000_000
+DEMO_LABEL = "IPF-ILD"
+
+
+def install_defaults(work: Path, data: Path) -> dict[str, int]:
+    """Copy ``bundle`` and ``index`` of a work folder and zip one held-out case as demo study.
+
+    The demo study is the first held-out case of class ``DEMO_LABEL`` in the order of case ids:
+    chosen by rule, not by how well it is answered.
+
+    Parameters
+    ----------
+    work : Path
+        Work folder of ``default-bundle``, finished.
+    data : Path
+        The package's data folder; what stands there is replaced.
+
+    Returns
+    -------
+    dict
+        Bytes by name.
+
+    Raises
+    ------
+    ConfigError
+        The work folder is not finished, or the parts are larger than ``MAX_BYTES`` together.
+    """
+    from ildsdk.bundle import Bundle
+
+    for name in ("bundle", "index"):
+        if not (work / name).is_dir():
+            raise ConfigError(f"{work.name!r} has no {name}; finish default-bundle first")
+    held_out = Bundle.open(work / "bundle").provenance["training"]["held_out_cases"]
+    cases = [
+        case
+        for case in read_cases_csv(work / "archive" / "cases.csv")
+        if case.case_id in held_out and case.label == DEMO_LABEL
+    ]
+    demo = _zip_of(min(cases, key=lambda case: case.case_id))
+    sizes = {
+        name: sum(path.stat().st_size for path in (work / name).iterdir())
+        for name in ("bundle", "index")
+    }
+    sizes["demo-study.zip"] = len(demo)
+    if sum(sizes.values()) > MAX_BYTES:
+        raise ConfigError(
+            f"bundle, index and demo study have {sum(sizes.values())} bytes, {MAX_BYTES} at most; "
+            "index fewer cases (--index-cases)"
+        )
+    data.mkdir(parents=True, exist_ok=True)
+    for name in ("bundle", "index"):
+        shutil.rmtree(data / name, ignore_errors=True)
+        shutil.copytree(work / name, data / name)
+    (data / "demo-study.zip").write_bytes(demo)
+    return sizes
+
+
+def _zip_of(case: CaseRow) -> bytes:
+    """One case as zip of losslessly compressed DICOM; the same input gives the same bytes."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
+        for path in sorted(case.path.iterdir()):
+            dataset = pydicom.dcmread(path)
+            dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+            buffer = io.BytesIO()
+            dataset.save_as(buffer)
+            target.writestr(zipfile.ZipInfo(f"{case.case_id}/{path.name}"), buffer.getvalue())
+    return archive.getvalue()
