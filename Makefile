@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Older pip knows no dependency groups; the cap keeps a set-up of tomorrow like that of today.
+# Older pip knows no dependency groups.
 PIP_REQUIREMENT := pip>=25.1
 
 .PHONY: help demo test check lint bench model clean
@@ -43,7 +43,7 @@ lint: $(VENV)/.dev
 check: lint test  ## Static checks, then the tests
 
 bench: $(VENV)/.dev  ## Run the benchmarks
-	$(BIN)/python -m pytest benchmarks --benchmark-enable -p no:cacheprovider
+	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-enable -p no:cacheprovider
 
 model: $(VENV)/.dev  ## Rebuild the embedded phantom bundle and index (about an hour on 2 cores)
 	$(BIN)/python -m export default-bundle

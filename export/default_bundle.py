@@ -136,9 +136,9 @@ def make_default_bundle(
         say("index")
         index_cases = _index_cases(trained.train_cases, archive, settings.n_index_cases_per_label)
         build_index_from_cases(
-            work / "index", archive / "cases.csv", index_cases, bundle_folder, show_progress
-        )
-        _calibrate_on_held_out(work / "index", evaluation)
+            work / "index", archive / "cases.csv", index_cases, bundle_folder,
+            _held_out_calibration(evaluation), show_progress,
+        )  # fmt: skip
     return bundle_folder
 
 
@@ -239,7 +239,12 @@ def assemble_bundle(
 
 
 def build_index_from_cases(
-    out: Path, cases_csv: Path, case_ids: list[str], bundle_folder: Path, show_progress: bool
+    out: Path,
+    cases_csv: Path,
+    case_ids: list[str],
+    bundle_folder: Path,
+    calibration: tuple[float, str],
+    show_progress: bool,
 ) -> None:
     """Index the named cases of an archive with the SDK's own index build."""
     from ildsdk.bundle import Bundle
@@ -253,22 +258,20 @@ def build_index_from_cases(
             cases,
             Bundle.open(bundle_folder),
             name="phantom-default",
+            calibration=calibration,
             progress=lambda done, total: bar.update(done - bar.n) and None,
         )
 
 
-def _calibrate_on_held_out(index_folder: Path, evaluation: Path) -> None:
-    """Replace the threshold of "no similar case" by the one of the held-out cases.
+def _held_out_calibration(evaluation: Path) -> tuple[float, str]:
+    """Threshold of "no similar case" measured on the held-out cases.
 
     The indexed cases were trained on: left out one at a time they still resemble each other
     more than a new case does.
     """
-    from ildsdk.index import Index
-
     figures = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
-    threshold = figures["systems"]["fusion"]["no_match_threshold"]
-    with Index.open(index_folder) as index:
-        index.set_calibration(threshold, "percentile 1 of best scores of held-out cases")
+    threshold = float(figures["systems"]["fusion"]["no_match_threshold"])
+    return threshold, "percentile 1 of best scores of held-out cases"
 
 
 def _index_cases(train_cases: tuple[str, ...], archive: Path, n_per_label: int | None) -> list[str]:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ildsdk.answers import rank_cases
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -93,32 +95,29 @@ def mean_average_precision(is_relevant: npt.NDArray[np.bool_]) -> float:
 
 
 def case_top1_labels(
-    scores: Floats, query_cases: Sequence[str], index_cases: Sequence[str], top_n: int = 10
+    scores: Floats, query_cases: Sequence[str], index_cases: Sequence[str]
 ) -> dict[str, str]:
-    """Best-ranked indexed case of each query case, by the rule of ``ildsdk.records.CaseRank``.
+    """Best-ranked indexed case of each query case, by the rule of ``ildsdk.answers.rank_cases``.
 
-    Each query slice gives an indexed case the best cosine it reached among the slice's
-    ``top_n`` neighbors, or the lowest neighbor score where it is not among them; cases are ranked
-    by the mean over the slices.
+    Parameters
+    ----------
+    scores : ndarray
+        ``(n_query_slices, n_index_slices)`` cosines.
 
     Returns
     -------
     dict
-        Query case id to the id of its best-ranked indexed case; ties by case id.
+        Query case id to the id of its best-ranked indexed case.
     """
-    query_array, index_array = np.asarray(query_cases), np.asarray(index_cases)
-    names = np.unique(index_array)
-    column = np.searchsorted(names, index_array)
-    order = rank_rows(scores)[:, :top_n]
+    query_array = np.asarray(query_cases)
+    names, numbers = np.unique(np.asarray(index_cases), return_inverse=True)
+    order = np.argsort(numbers, kind="stable")
+    starts = np.searchsorted(numbers[order], np.arange(names.size))
+    by_case = np.maximum.reduceat(np.asarray(scores)[:, order], starts, axis=1)
     best = {}
     for case in np.unique(query_array):
-        total = np.zeros(names.size)
-        for row in np.flatnonzero(query_array == case):
-            neighbors = order[row]
-            reached = np.full(names.size, scores[row, neighbors].min())
-            np.maximum.at(reached, column[neighbors], scores[row, neighbors])
-            total += reached
-        best[str(case)] = str(names[int(np.argmax(total))])
+        ((column, _),) = rank_cases(by_case[query_array == case], [str(n) for n in names], 1)
+        best[str(case)] = str(names[column])
     return best
 
 
@@ -225,7 +224,7 @@ def retrieval_report(
 
     case_label = dict(zip(query_cases, truth.tolist(), strict=True))
     index_label = dict(zip(index_cases, stored.tolist(), strict=True))
-    case_best = case_top1_labels(scores, query_cases, index_cases, top_n)
+    case_best = case_top1_labels(scores, query_cases, index_cases)
     by_case = classification_measures(
         np.array([case_label[case] for case in case_best], dtype=np.int64),
         np.array([index_label[best] for best in case_best.values()], dtype=np.int64),

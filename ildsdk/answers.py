@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import collections
-import statistics
 from collections.abc import Mapping, Sequence
 
-from ildsdk.records import CaseRank, LabelStatistic, Neighbor
+import numpy as np
+import numpy.typing as npt
 
-
-def case_search_depth(top_n: int) -> int:
-    """How many neighbors a slice is searched for so that cases, not slices, can be ranked.
-
-    Adjacent slices of one case resemble each other: the ten best neighbors are often
-    of one or two cases.
-    """
-    return max(100, 10 * top_n)
+from ildsdk.records import LabelStatistic, Neighbor
 
 
 def is_no_similar_case(neighbors: Sequence[Neighbor], threshold: float | None) -> bool:
@@ -26,55 +19,29 @@ def is_no_similar_case(neighbors: Sequence[Neighbor], threshold: float | None) -
 
 
 def rank_cases(
-    neighbors_by_slice: Sequence[Sequence[Neighbor]], top_n: int
-) -> tuple[CaseRank, ...]:
-    """Rank diagnosed cases for a study.
-
-    A case's score is the mean over the query slices of the best cosine one of its items
-    reached. A slice whose neighbor list the case did not reach counts with the lowest
-    score of that list, which bounds from above what the case could have reached there.
+    scores: npt.NDArray[np.float32], case_ids: Sequence[str], top_n: int
+) -> list[tuple[int, float]]:
+    """Rank diagnosed cases for a study by the mean over its slices of their best cosine.
 
     Parameters
     ----------
-    neighbors_by_slice : sequence of sequence of Neighbor
-        Per query slice, best first; search to :func:`case_search_depth`.
+    scores : ndarray
+        float32 ``(n_slices, n_cases)``: best cosine of any item of a case to a query slice,
+        over all items, not only over the neighbors shown (adjacent slices resemble each other: the
+        best neighbors of a slice are often all of one case).
+    case_ids : sequence of str
+        Names of the columns.
     top_n : int
         Cases returned.
 
     Returns
     -------
-    tuple of CaseRank
-        By score descending, ties by case id.
+    list of (int, float)
+        Column and mean, by mean descending, ties by case id.
     """
-    searched = [neighbors for neighbors in neighbors_by_slice if neighbors]
-    best_by_case: dict[str, dict[int, Neighbor]] = collections.defaultdict(dict)
-    for slice_number, neighbors in enumerate(searched):
-        for neighbor in neighbors:
-            best_by_case[neighbor.case_id].setdefault(slice_number, neighbor)
-    floors = [neighbors[-1].score for neighbors in searched]
-    scored = []
-    for case_id, best in best_by_case.items():
-        scores = [
-            best[number].score if number in best else floor for number, floor in enumerate(floors)
-        ]
-        scored.append((-statistics.fmean(scores), case_id, best))
-    scored.sort(key=lambda entry: entry[:2])
-    ranks = []
-    for rank, (negative_score, case_id, best) in enumerate(scored[:top_n], start=1):
-        top = max(best.values(), key=lambda neighbor: neighbor.score)
-        ranks.append(
-            CaseRank(
-                rank=rank,
-                case_id=case_id,
-                label=top.label,
-                score=-negative_score,
-                n_slices=len(best),
-                best_score=top.score,
-                site=top.site,
-                verification=top.verification,
-            )
-        )
-    return tuple(ranks)
+    means = scores.mean(axis=0, dtype=np.float64)
+    order = sorted(range(len(case_ids)), key=lambda column: (-means[column], case_ids[column]))
+    return [(column, float(means[column])) for column in order[:top_n]]
 
 
 def label_statistics(

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from ildsdk.radiomics.scaler import FeatureScaler
 from ildsdk.settings import MethodSettings, settings_from_mapping
 
 BUNDLE_SCHEMA = "ildsdk.bundle/1"
+PIPELINE_VERSION = "ildsdk.pipeline/1"
+"""Changes whenever HU, lung mask or model input of a slice change: embeddings made before and
+after such a change do not compare, and an old bundle or index must not open silently."""
 MANIFEST_NAME = "manifest.json"
 MODEL_FILES = ("backbone.onnx", "fusion.onnx")
 _MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -96,16 +100,11 @@ class Bundle:
             bundle = _from_manifest(folder, manifest)
         except ModelError:
             raise
-        except (KeyError, TypeError, ValueError, IldError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IldError) as error:
             raise ModelError(
                 f"bundle manifest is incomplete or malformed ({type(error).__name__}: {error}); "
                 "take the bundle again from where it was made"
             ) from error
-        if manifest["bundle_hash"] != bundle.bundle_hash:
-            raise ModelError(
-                f"bundle manifest says hash {str(manifest['bundle_hash'])[:12]}, its contents "
-                f"give {bundle.bundle_hash[:12]}: the manifest was changed after it was made"
-            )
         _check_files(folder, manifest["files"])
         return bundle
 
@@ -142,10 +141,11 @@ def write_bundle(
         raise ModelError(
             f"bundle folder {folder.name!r} exists already; bundles are not overwritten"
         )
-    draft = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed out of a temporary folder that goes away whatever happens.
+    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder.parent) as parent:
+        draft = Path(parent) / "bundle"
+        draft.mkdir()
         files = {}
         for file_name, source in zip(MODEL_FILES, (backbone, fusion), strict=True):
             shutil.copyfile(source, draft / file_name)
@@ -155,6 +155,7 @@ def write_bundle(
             }
         manifest: dict[str, Any] = {
             "schema": BUNDLE_SCHEMA,
+            "pipeline_version": PIPELINE_VERSION,
             "name": name,
             "bundle_hash": "",
             "created_with": f"ildsdk {__version__}",
@@ -176,9 +177,6 @@ def write_bundle(
         (draft / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
         Bundle.open(draft)
         draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return Bundle.open(folder)
 
 
@@ -189,13 +187,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder.name!r} is not a model bundle: it has no {MANIFEST_NAME}; expected a folder "
             "written by `python -m export bundle`"
         )
-    if path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise ModelError(
-            f"bundle manifest has {path.stat().st_size} bytes, "
-            f"expected at most {_MAX_MANIFEST_BYTES}"
-        )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            content = stream.read(_MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise ModelError(f"bundle manifest cannot be read: {error.strerror}") from error
+    if len(content) > _MAX_MANIFEST_BYTES:
+        raise ModelError(f"bundle manifest has more than {_MAX_MANIFEST_BYTES} bytes")
+    try:
+        manifest = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"bundle manifest is not JSON: {error}") from error
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
@@ -227,17 +227,33 @@ def _from_manifest(folder: Path, manifest: dict[str, Any]) -> Bundle:
         raise ModelError(
             f"bundle lists files {sorted(manifest['files'])}, expected {sorted(MODEL_FILES)}"
         )
+    if manifest["pipeline_version"] != PIPELINE_VERSION:
+        raise ModelError(
+            f"bundle was trained with slice preparation {manifest['pipeline_version']!r}, this "
+            f"ildsdk prepares slices by {PIPELINE_VERSION!r}; take a bundle made for this version"
+        )
+    for name, file in manifest["files"].items():
+        if set(file) != {"bytes", "sha256"}:
+            raise ModelError(f"bundle file {name} is described by {sorted(file)}")
     embedding_size = manifest["embedding_size"]
     if not isinstance(embedding_size, int) or not 2 <= embedding_size <= 4096:
         raise ModelError(f"bundle embedding_size is {embedding_size!r}, expected 2 to 4096")
+    method = settings_from_mapping(MethodSettings, manifest["method"])
+    labels = tuple(str(label) for label in manifest["labels"])
+    bundle_hash = _bundle_hash(manifest)
+    if manifest["bundle_hash"] != bundle_hash:
+        raise ModelError(
+            f"bundle manifest says hash {str(manifest['bundle_hash'])[:12]}, its contents give "
+            f"{bundle_hash[:12]}: the manifest was changed after it was made"
+        )
     return Bundle(
         folder=folder,
         name=str(manifest["name"]),
-        bundle_hash=_bundle_hash(manifest),
-        method=settings_from_mapping(MethodSettings, manifest["method"]),
+        bundle_hash=bundle_hash,
+        method=method,
         scaler=scaler,
         feature_names=feature_names,
-        labels=tuple(str(label) for label in manifest["labels"]),
+        labels=labels,
         embedding_size=embedding_size,
         gem_p=float(manifest["gem_p"]),
         is_synthetic=bool(manifest["is_synthetic"]),
@@ -249,6 +265,13 @@ def _from_manifest(folder: Path, manifest: dict[str, Any]) -> Bundle:
 
 
 def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    # An ONNX graph may keep weights in files beside it, which no checksum here would cover.
+    strangers = {path.name for path in folder.iterdir()} - {MANIFEST_NAME, *files}
+    if strangers:
+        raise ModelError(
+            f"bundle folder holds {len(strangers)} file(s) its manifest does not name; expected "
+            f"{MANIFEST_NAME}, {', '.join(MODEL_FILES)} and nothing else"
+        )
     for file_name, expected in files.items():
         path = folder / file_name
         if not path.is_file():
@@ -271,7 +294,7 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
 def _bundle_hash(manifest: dict[str, Any]) -> str:
     """SHA-256 over the canonical JSON of what changes an embedding, and of nothing else."""
     keys = (
-        "schema", "is_synthetic", "labels", "method", "embedding_size", "gem_p",
+        "schema", "pipeline_version", "is_synthetic", "labels", "method", "embedding_size", "gem_p",
         "feature_set_version", "feature_names", "scaler", "files",
     )  # fmt: skip
     text = json.dumps({key: manifest[key] for key in keys}, sort_keys=True, separators=(",", ":"))

@@ -159,11 +159,11 @@ class Encoder:
             return
         pending: collections.deque[tuple[SourceT, Future[_PreparedSlice | SliceUnusableError]]]
         pending = collections.deque()
-        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="ildsdk-prepare") as pool:
+        with ThreadPoolExecutor(self.n_threads - 1, thread_name_prefix="ildsdk-prepare") as pool:
             try:
                 for source in sources:
                     pending.append((source, pool.submit(self._guarded, read, source)))
-                    if len(pending) > self.n_threads:
+                    if len(pending) >= self.n_threads:
                         done_source, future = pending.popleft()
                         yield done_source, self._outcome(future.result())
                 while pending:

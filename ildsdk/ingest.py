@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from ildsdk.bundle import Bundle
 from ildsdk.dicom import discover
 from ildsdk.encoder import EncodedSlice, Encoder
-from ildsdk.errors import ConfigError, InputError
-from ildsdk.index import Index, ItemRecord
+from ildsdk.errors import ConfigError, IndexFileError, InputError
+from ildsdk.index import Index, ItemRecord, make_item_id
 from ildsdk.lung import apply_lung_window
 from ildsdk.records import SkippedItem
 from ildsdk.reports.thumbnail import encode_thumbnail
@@ -135,13 +135,13 @@ def build_index(
     settings: RuntimeSettings | None = None,
     every_mm: float = 10.0,
     allow_empty_cases: bool = False,
+    calibration: tuple[float, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
     """Build an index from diagnosed cases.
 
     The index is put together beside its final place and renamed at the end: a failure or a
-    kill leaves no index rather than half of one. "No similar case" is calibrated by
-    leaving one case out at a time (see :func:`calibrate`).
+    kill leaves no index rather than half of one.
 
     Parameters
     ----------
@@ -158,6 +158,9 @@ def build_index(
         Slice sampling along the normal, mm; 0 takes all.
     allow_empty_cases : bool
         Go on when a case gives no usable slice (it is reported either way).
+    calibration : (float, str) or None
+        Threshold of "no similar case" and how it was found, for example on held-out
+        cases; None measures it on the index itself (see :func:`calibrate`).
     progress : callable or None
         Called with (cases done, cases in all).
 
@@ -169,9 +172,10 @@ def build_index(
     out = Path(out)
     if out.exists():
         raise ConfigError(f"{out.name!r} exists already; choose a new folder, or use index add")
-    draft = out.with_name(out.name + ".partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed out of a temporary folder that goes away whatever happens.
+    with tempfile.TemporaryDirectory(prefix=".index-", dir=out.parent) as parent:
+        draft = Path(parent) / "index"
         with Index.create(
             draft,
             name=name or out.name,
@@ -186,12 +190,10 @@ def build_index(
                 settings=settings,
                 every_mm=every_mm,
                 allow_empty_cases=allow_empty_cases,
+                calibration=calibration,
                 progress=progress,
             )
         draft.rename(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return report
 
 
@@ -203,6 +205,7 @@ def add_cases(
     settings: RuntimeSettings | None = None,
     every_mm: float = 10.0,
     allow_empty_cases: bool = False,
+    calibration: tuple[float, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
     """Add cases to an open index; all are encoded before the first one is written.
@@ -210,11 +213,16 @@ def add_cases(
     Raises
     ------
     InputError
-        A case gives no usable slice (unless allowed), a row holds two patients, or a slice is
-        in the index already.
+        A case gives no usable slice (unless allowed), a row holds two patients, two case ids
+        hold one patient, or a slice is in the index already.
     IndexFileError
-        The index is damaged, or another process is writing.
+        The index is damaged or was built with another bundle, or another process is writing.
     """
+    if index.bundle_hash != bundle.bundle_hash:
+        raise IndexFileError(
+            f"index was built with bundle {index.bundle_hash[:12]}, not with {bundle.name!r} "
+            f"({bundle.bundle_hash[:12]}): their embeddings do not compare"
+        )
     encoder = Encoder(bundle, settings or RuntimeSettings())
     items: list[ItemRecord] = []
     embeddings: list[npt.NDArray[np.float32]] = []
@@ -248,6 +256,7 @@ def add_cases(
             f"{len(empty_cases)} of {len(cases)} cases gave no usable slice: {shown}{why}; "
             "nothing was written. Remove them from the table, or allow empty cases"
         )
+    _refuse_shared_patients(items, patient_hashes)
     for start in range(0, len(items), _SEGMENT_ITEMS):
         part = slice(start, start + _SEGMENT_ITEMS)
         index.add(
@@ -256,7 +265,7 @@ def add_cases(
             thumbnails[part],
             patient_hashes=patient_hashes[part],
         )
-    threshold, how = calibrate(index)
+    threshold, how = calibration or calibrate(index)
     index.set_calibration(threshold, how)
     return IngestReport(
         n_cases=len({item.case_id for item in items}),
@@ -294,7 +303,7 @@ def _iter_case(
 ) -> Iterator[tuple[EncodedSlice, str | None] | SkippedItem]:
     discovery = discover(case.path, every_mm=every_mm)
     yield from discovery.skipped
-    patients = {study.patient_hash for study in discovery.studies}
+    patients = {study.patient_hash for study in discovery.studies} - {None}
     if len(patients) > 1:
         raise InputError(
             f"path of case {case.case_id!r} holds studies of {len(patients)} patients, expected "
@@ -306,11 +315,22 @@ def _iter_case(
             yield outcome if isinstance(outcome, SkippedItem) else (outcome, study.patient_hash)
 
 
+def _refuse_shared_patients(items: list[ItemRecord], patient_hashes: list[str | None]) -> None:
+    """One patient under two case ids would answer for himself and be counted twice."""
+    case_of: dict[str, str] = {}
+    for item, patient in zip(items, patient_hashes, strict=True):
+        if patient is not None and case_of.setdefault(patient, item.case_id) != item.case_id:
+            raise InputError(
+                f"cases {case_of[patient]!r} and {item.case_id!r} carry the same PatientID; a case "
+                "is one patient: give all studies of a patient the same case id (or, where an "
+                "anonymizer wrote one id for everybody, write distinct ids)"
+            )
+
+
 def _item_record(case: CaseRow, encoded: EncodedSlice) -> ItemRecord:
     ct_slice = encoded.ct_slice
-    frame = "" if ct_slice.frame is None else f"#{ct_slice.frame}"
     return ItemRecord(
-        item_id=f"{ct_slice.sop_instance_uid}{frame}",
+        item_id=make_item_id(ct_slice.sop_instance_uid, ct_slice.frame),
         case_id=case.case_id,
         label=case.label,
         study_instance_uid=ct_slice.study_instance_uid,

@@ -174,13 +174,12 @@ class CaseRank:
     Attributes
     ----------
     score : float
-        Mean over the answered query slices of the best cosine this case reached among a
-        slice's neighbors; a slice the case did not reach counts with that slice's
-        lowest neighbor score (an upper bound of what it could have reached).
+        Mean over the answered query slices of the best cosine any item of this case
+        reached: exact, over all items, in every search mode.
     n_slices : int
         Query slices among whose neighbors this case stands.
     best_score : float
-        Highest cosine of any of its items.
+        Highest cosine of any of its items to any answered slice.
     """
 
     rank: int
@@ -243,6 +242,8 @@ class StudyAnswer:
 
     Attributes
     ----------
+    n_excluded_items : int
+        Indexed slices left out because they are of the query's own patient or study.
     no_similar_case : bool
         True where no answered slice reached the index's threshold.
     suggested_label : str or None
@@ -338,6 +339,8 @@ class EmbedResult:
 
     bundle_hash: str
     provider: str
+    is_synthetic: bool
+    notice: str
     slices: tuple[EmbeddedSlice, ...]
     skipped: tuple[SkippedItem, ...]
 

@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from ildsdk import defaults
 from ildsdk._version import __version__
-from ildsdk.answers import case_search_depth, is_no_similar_case, label_statistics, rank_cases
+from ildsdk.answers import is_no_similar_case, label_statistics, rank_cases
 from ildsdk.bundle import Bundle
-from ildsdk.dicom import Study, discover
+from ildsdk.dicom import Study, checked_pixels_hu, discover
 from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import ConfigError, InputError, NoUsableSliceError
 from ildsdk.index import Index
+from ildsdk.notice import notice
 from ildsdk.records import (
+    CaseRank,
     CtSlice,
     EmbedResult,
     Neighbor,
@@ -31,15 +33,6 @@ from ildsdk.records import (
 )
 from ildsdk.settings import Provider, QuerySettings, RadiomicsEngine, RuntimeSettings
 from ildsdk.study_encoding import Progress, SliceCounter, embed_study, iter_study
-
-NOTICE = (
-    "Research use only. Not a medical device, not for diagnosis: similar cases are shown "
-    "to a reader who decides."
-)
-SYNTHETIC_NOTICE = (
-    " The model or the cases are SYNTHETIC (computer-made phantoms): nothing here says "
-    "anything about a real patient."
-)
 
 
 class Retriever:
@@ -171,6 +164,20 @@ class Retriever:
             },
         )
 
+    def empty_result(
+        self, settings: QuerySettings, skipped: tuple[SkippedItem, ...]
+    ) -> QueryResult:
+        """Result without an answer, for programs that want the reasons as a record.
+
+        Parameters
+        ----------
+        skipped : tuple of SkippedItem
+            As in :class:`~ildsdk.errors.NoUsableSliceError`.
+        """
+        return QueryResult(
+            provenance=self._provenance(settings), studies=(), skipped=skipped, timings_ms={}
+        )
+
     def embed(
         self,
         study: str | Path,
@@ -197,7 +204,8 @@ class Retriever:
         Parameters
         ----------
         pixels_hu : array_like
-            ``(n_rows, n_columns)`` Hounsfield units, finite; padding counts as air.
+            ``(n_rows, n_columns)`` Hounsfield units, finite; padding counts as air, a constant
+            frame is cropped, as for DICOM.
         pixel_spacing_mm : tuple of float
             ``(row_spacing, column_spacing)``, mm.
 
@@ -209,9 +217,9 @@ class Retriever:
         Raises
         ------
         InputError
-            Not a 2-D image of plausible Hounsfield units, or an impossible spacing.
+            Not a finite 2-D image, or an impossible spacing.
         SliceUnusableError
-            Too little lung, or degenerate features.
+            Implausible Hounsfield units, too little lung, or degenerate features.
         """
         pixels, spacing = _checked_pixels(pixels_hu, pixel_spacing_mm)
         ct_slice = CtSlice(
@@ -233,7 +241,7 @@ class Retriever:
         No patient is excluded: an embedding does not say whose it is.
         """
         settings = settings or QuerySettings()
-        return self._neighbors(embedding, settings.top_n, settings, None)
+        return self._neighbors(embedding, settings, None)
 
     def thumbnail(self, item_id: str) -> bytes | None:
         """Encoded lung-window thumbnail of an indexed slice, None for an unknown item."""
@@ -264,18 +272,17 @@ class Retriever:
         excluded = None
         if settings.exclude_same_patient:
             excluded = self.index.rows_of_patient(study.patient_hash, study.study_instance_uid)
-        depth = case_search_depth(settings.top_n)
         slices: list[SliceAnswer] = []
-        deep_neighbors: list[tuple[Neighbor, ...]] = []
+        embeddings: list[npt.NDArray[np.float32]] = []
         skipped = list(study.skipped)
         for outcome in iter_study(self._encoder, study, counter):
             if isinstance(outcome, SkippedItem):
                 skipped.append(outcome)
                 continue
             started = time.perf_counter()
-            neighbors = self._neighbors(outcome.embedding, depth, settings, excluded)
+            neighbors = self._neighbors(outcome.embedding, settings, excluded)
             search_ms = round((time.perf_counter() - started) * 1e3, 3)
-            deep_neighbors.append(neighbors)
+            embeddings.append(outcome.embedding)
             slices.append(
                 SliceAnswer(
                     source=outcome.ct_slice.source,
@@ -283,13 +290,13 @@ class Retriever:
                     frame=outcome.ct_slice.frame,
                     position_mm=outcome.ct_slice.position_mm,
                     lung_area_mm2=round(outcome.lung.area_mm2, 1),
-                    neighbors=neighbors[: settings.top_n],
+                    neighbors=neighbors,
                     no_similar_case=is_no_similar_case(neighbors, self.index.no_match_threshold),
                     timings_ms={**outcome.timings_ms, "search": search_ms},
                     pictures=self._pictures(outcome) if with_pictures else None,
                 )
             )
-        cases = rank_cases(deep_neighbors, settings.top_n)
+        cases = self._rank_cases(embeddings, slices, settings.top_n, excluded)
         no_similar_case = all(answer.no_similar_case for answer in slices)
         return StudyAnswer(
             study_instance_uid=study.study_instance_uid,
@@ -300,20 +307,49 @@ class Retriever:
                 [answer.neighbors for answer in slices], self.index.prevalence(excluded)
             ),
             no_similar_case=no_similar_case,
-            suggested_label=None if no_similar_case else cases[0].label,
+            suggested_label=None if no_similar_case or not cases else cases[0].label,
             n_excluded_items=0 if excluded is None else int(excluded.sum()),
             skipped=tuple(skipped),
         )
 
+    def _rank_cases(
+        self,
+        embeddings: list[npt.NDArray[np.float32]],
+        slices: list[SliceAnswer],
+        top_n: int,
+        excluded: npt.NDArray[np.bool_] | None,
+    ) -> tuple[CaseRank, ...]:
+        if not embeddings:
+            return ()
+        found = self.index.case_scores(np.stack(embeddings), excluded)
+        shown = [{neighbor.case_id for neighbor in answer.neighbors} for answer in slices]
+        ranks = []
+        for rank, (column, score) in enumerate(
+            rank_cases(found.scores, found.case_ids, top_n), start=1
+        ):
+            (item,) = self.index.items([int(found.first_rows[column])])
+            ranks.append(
+                CaseRank(
+                    rank=rank,
+                    case_id=item.case_id,
+                    label=item.label,
+                    score=round(score, 6),
+                    n_slices=sum(item.case_id in cases for cases in shown),
+                    best_score=round(float(found.scores[:, column].max()), 6),
+                    site=item.site,
+                    verification=item.verification,
+                )
+            )
+        return tuple(ranks)
+
     def _neighbors(
         self,
         embedding: npt.NDArray[np.float32],
-        top_n: int,
         settings: QuerySettings,
         excluded: npt.NDArray[np.bool_] | None,
     ) -> tuple[Neighbor, ...]:
         found = self.index.search(
-            embedding, top_n, mode=settings.search_mode, excluded_rows=excluded
+            embedding, settings.top_n, mode=settings.search_mode, excluded_rows=excluded
         )
         is_filled = found.rows[0] >= 0
         items = self.index.items(found.rows[0][is_filled])
@@ -367,7 +403,7 @@ class Retriever:
             exclude_same_patient=settings.exclude_same_patient,
             no_match_threshold=self.index.no_match_threshold,
             is_synthetic=is_synthetic,
-            notice=NOTICE + (SYNTHETIC_NOTICE if is_synthetic else ""),
+            notice=notice(is_synthetic=is_synthetic),
         )
 
 
@@ -381,11 +417,6 @@ def _checked_pixels(
         )
     if not np.isfinite(pixels).all():
         raise InputError("pixels_hu holds NaN or infinity, expected finite Hounsfield units")
-    if float(pixels.min()) > -500 or float(pixels.max()) < -200:
-        raise InputError(
-            f"pixels_hu runs from {pixels.min():.0f} to {pixels.max():.0f} HU; a chest CT slice "
-            "has both air (-1000) and soft tissue (about 40): are these windowed grey values?"
-        )
     try:
         row_spacing_mm, column_spacing_mm = (float(value) for value in pixel_spacing_mm)
     except (TypeError, ValueError) as error:
@@ -396,4 +427,4 @@ def _checked_pixels(
         raise InputError(
             f"pixel_spacing_mm is ({row_spacing_mm:g}, {column_spacing_mm:g}), expected 0.1 to 5 mm"
         )
-    return np.maximum(pixels, np.float32(-1024)), (row_spacing_mm, column_spacing_mm)
+    return checked_pixels_hu(pixels, "array"), (row_spacing_mm, column_spacing_mm)

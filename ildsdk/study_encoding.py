@@ -8,6 +8,7 @@ from pathlib import Path
 from ildsdk.dicom import Discovery, SliceHeader, Study, discover, read_slice
 from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import InputError, NoUsableSliceError, SliceUnusableError
+from ildsdk.notice import notice
 from ildsdk.records import CtSlice, EmbeddedSlice, EmbedResult, SkippedItem
 from ildsdk.settings import QuerySettings
 
@@ -84,6 +85,8 @@ def embed_study(
     return EmbedResult(
         bundle_hash=encoder.bundle.bundle_hash,
         provider=encoder.provider,
+        is_synthetic=encoder.bundle.is_synthetic,
+        notice=notice(is_synthetic=encoder.bundle.is_synthetic),
         slices=tuple(slices),
         skipped=tuple(skipped),
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ildsdk.answers import is_no_similar_case, label_statistics, rank_cases
@@ -23,32 +24,23 @@ def neighbors(*entries: tuple[str, str, float]) -> tuple[Neighbor, ...]:
     )
 
 
-def test_case_score_is_mean_of_best_with_floor_where_not_reached() -> None:
-    first = neighbors(("a", "X", 0.9), ("a", "X", 0.8), ("b", "Y", 0.7))
-    second = neighbors(("b", "Y", 0.95), ("c", "X", 0.6), ("c", "X", 0.5))
-    ranks = rank_cases([first, second], top_n=10)
-    assert [rank.case_id for rank in ranks] == ["b", "a", "c"]
-    scores = {rank.case_id: rank.score for rank in ranks}
-    assert scores["a"] == pytest.approx((0.9 + 0.5) / 2)
-    assert scores["b"] == pytest.approx((0.7 + 0.95) / 2)
-    assert scores["c"] == pytest.approx((0.7 + 0.6) / 2)
-    assert [rank.rank for rank in ranks] == [1, 2, 3]
-    assert ranks[0].n_slices == 2
-    assert ranks[0].best_score == 0.95
-    assert len(rank_cases([first, second], top_n=2)) == 2
+def test_cases_rank_by_mean_best_cosine() -> None:
+    scores = np.array([[0.9, 0.7, 0.4], [0.5, 0.95, 0.6]], np.float32)
+    ranked = rank_cases(scores, ["a", "b", "c"], top_n=2)
+    assert [column for column, _ in ranked] == [1, 0]
+    assert [score for _, score in ranked] == pytest.approx([0.825, 0.7])
+
+
+def test_a_case_no_slice_reached_gains_nothing() -> None:
+    # What a case did reach counts on every slice, however few neighbors are shown.
+    scores = np.array([[0.9, 0.1], [0.4, 0.5]], np.float32)
+    assert [column for column, _ in rank_cases(scores, ["a", "b"], 5)] == [0, 1]
 
 
 def test_ties_go_by_case_id_and_slice_order_does_not_matter() -> None:
-    first = neighbors(("b", "Y", 0.9), ("a", "X", 0.9))
-    second = neighbors(("a", "X", 0.4), ("b", "Y", 0.4))
-    assert [rank.case_id for rank in rank_cases([first, second], 5)] == ["a", "b"]
-    assert rank_cases([first, second], 5) == rank_cases([second, first], 5)
-
-
-def test_slices_without_neighbors_do_not_count() -> None:
-    only = neighbors(("a", "X", 0.9))
-    assert rank_cases([only, ()], 5) == rank_cases([only], 5)
-    assert rank_cases([(), ()], 5) == ()
+    scores = np.array([[0.5, 0.25], [0.25, 0.5]], np.float32)
+    assert [column for column, _ in rank_cases(scores, ["b", "a"], 5)] == [1, 0]
+    assert rank_cases(scores, ["b", "a"], 5) == rank_cases(scores[::-1], ["b", "a"], 5)
 
 
 def test_label_statistics_beside_prevalence() -> None:

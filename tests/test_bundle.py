@@ -49,6 +49,7 @@ def test_hash_follows_weights_and_ignores_reading_matter(tmp_path: Path, copy: P
     ("changes", "message"),
     [
         ({"schema": "ildsdk.bundle/2"}, "update ildsdk"),
+        ({"pipeline_version": "ildsdk.pipeline/0"}, "this ildsdk prepares slices by"),
         ({"schema": "other"}, "expected 'ildsdk.bundle/1'"),
         ({"feature_names": ["x"]}, "1 features"),
         ({"embedding_size": 17}, "changed after it was made"),
@@ -63,6 +64,23 @@ def test_hash_follows_weights_and_ignores_reading_matter(tmp_path: Path, copy: P
 def test_refuses_manifest(copy: Path, changes: dict[str, object], message: str) -> None:
     edit_manifest(copy, **changes)
     with pytest.raises(ModelError, match=message):
+        Bundle.open(copy)
+
+
+def test_refuses_a_manifest_without_any_one_key(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for key in manifest:
+        if key == "created_with":  # for reading only
+            continue
+        shorter = {name: value for name, value in manifest.items() if name != key}
+        (copy / "manifest.json").write_text(json.dumps(shorter))
+        with pytest.raises(ModelError):
+            Bundle.open(copy)
+
+
+def test_refuses_files_it_does_not_name(copy: Path) -> None:
+    (copy / "weights.bin").write_bytes(b"weights beside the graph")
+    with pytest.raises(ModelError, match="1 file"):
         Bundle.open(copy)
 
 

@@ -60,13 +60,17 @@ def test_help_and_import_load_nothing_heavy() -> None:
     assert done.stdout.strip().endswith("[]")
 
 
-def test_help_is_fast() -> None:
-    durations = []
-    for _ in range(3):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "ildsdk", "--help"], capture_output=True, check=True)
-        durations.append(time.perf_counter() - started)
-    assert sorted(durations)[1] < 1.0  # 0.3 s is the aim on an idle machine; CI may be busy
+def test_help_costs_little_more_than_click_itself() -> None:
+    def median_seconds(*arguments: str) -> float:
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+            seconds.append(time.perf_counter() - started)
+        return sorted(seconds)[2]
+
+    # Absolute limits fail on a busy machine; both sides suffer alike here.
+    assert median_seconds("-m", "ildsdk", "--help") < 3 * median_seconds("-c", "import click")
 
 
 def test_json_alone_on_stdout(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,9 +146,12 @@ def test_bundle_info_and_verify(
 def test_exit_codes(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").write_text("no DICOM")
     code, out, err = run("query", tmp_path, *parts(world), "--format", "json", capsys=capsys)
-    assert (code, out) == (3, "")
+    assert code == 3
+    refused = json.loads(out)
+    assert refused["studies"] == []
+    assert [item["reason"] for item in refused["skipped"]] == ["not-dicom"]
     assert "notes.txt: not-dicom" in err
-    assert run("query", "absent", capsys=capsys)[0] == 2
+    assert run("query", "absent", *parts(world), capsys=capsys)[0] == 2
     assert run("query", world / "study", "--top-n", "0", capsys=capsys)[0] == 2
     code, _, err = run("query", world / "study", *parts(world), "--series", "1.2.3", capsys=capsys)
     assert code == 2

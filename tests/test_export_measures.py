@@ -98,12 +98,11 @@ def test_silhouette_equals_scikit_learn_and_is_not_s(clustered) -> None:
 def test_case_ranking_follows_the_rule_of_case_rank() -> None:
     scores = np.array([[0.9, 0.2, 0.8, 0.7], [0.1, 0.6, 0.5, 0.55]])
     index_cases = ["a", "a", "b", "c"]
-    # top 2 of slice 1: a .9, b .8; of slice 2: a .6, c .55 (b counts the lowest, .55)
-    # a: .9 + .6; b: .8 + .55; c: .8 + .55
-    assert case_top1_labels(scores, ["q", "q"], index_cases, top_n=2) == {"q": "a"}
+    # a: .9 + .6; b: .8 + .5; c: .7 + .55
+    assert case_top1_labels(scores, ["q", "q"], index_cases) == {"q": "a"}
     # A single very good slice does not beat a case that is good throughout.
     scores = np.array([[0.95, 0.9], [0.1, 0.9]])
-    assert case_top1_labels(scores, ["q", "q"], ["a", "b"], top_n=2) == {"q": "b"}
+    assert case_top1_labels(scores, ["q", "q"], ["a", "b"]) == {"q": "b"}
 
 
 def test_threshold_is_the_first_percentile() -> None:

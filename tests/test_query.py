@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from ildsdk import (
     SliceUnusableError,
 )
 from ildsdk.bundle import Bundle
-from ildsdk.ingest import build_index, read_cases_csv
+from ildsdk.index import Index
+from ildsdk.ingest import CaseRow, add_cases, build_index, read_cases_csv
 from ildsdk.settings import RuntimeSettings
 from tests.archive_factory import PLANTED_ID, PLANTED_NAME, write_query_study, write_small_archive
 from tests.bundle_factory import write_tiny_bundle
@@ -117,10 +120,10 @@ def test_array_door_gives_the_same_embedding(world: Path, retriever: Retriever) 
 @pytest.mark.parametrize(
     ("pixels", "spacing", "error"),
     [
-        (np.zeros((512, 512)), (0.7, 0.7), InputError),
+        (np.zeros((512, 512)), (0.7, 0.7), SliceUnusableError),
         (np.full((512, 512), np.nan), (0.7, 0.7), InputError),
         (np.zeros((3, 512, 512)), (0.7, 0.7), InputError),
-        (np.linspace(0, 1, 512 * 512).reshape(512, 512), (0.7, 0.7), InputError),
+        (np.linspace(0, 1, 512 * 512).reshape(512, 512), (0.7, 0.7), SliceUnusableError),
         (np.linspace(-1000, 60, 512 * 512).reshape(512, 512), (0.7,), ConfigError),
         (np.linspace(-1000, 60, 512 * 512).reshape(512, 512), (70, 70), InputError),
         (soft_tissue_disk(), (0.7, 0.7), SliceUnusableError),
@@ -183,10 +186,6 @@ def test_index_of_another_bundle_is_refused(world: Path, tmp_path: Path) -> None
 
 
 def test_threshold_makes_no_similar_case(world: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from ildsdk.index import Index
-
     shutil.copytree(world / "index", tmp_path / "index")
     with Index.open(tmp_path / "index") as index:
         index.set_calibration(1.0, "test")
@@ -198,34 +197,115 @@ def test_threshold_makes_no_similar_case(world: Path, tmp_path: Path) -> None:
     assert study.slices[0].neighbors  # still shown
 
 
-def test_planted_identity_is_nowhere(world: Path, retriever: Retriever, tmp_path: Path) -> None:
-    from ildsdk.reports.html import write_html
-    from ildsdk.reports.text import format_table
+def test_planted_identity_is_nowhere(
+    world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from ildsdk.cli import main
+
+    def run(*arguments: object) -> None:
+        with contextlib.suppress(SystemExit):
+            main([str(argument) for argument in arguments])
 
     folder = tmp_path / "ZZYZXPLANTED_PATIENT" / PLANTED_ID
     write_query_study(folder)
     for path in folder.iterdir():
         dataset = pydicom.dcmread(path)
         dataset.PatientID = PLANTED_ID
+        dataset.PatientBirthDate = "19231117"
         dataset.save_as(path)
-    build_index(
-        tmp_path / "index",
-        [read_cases_csv(world / "archive" / "cases.csv")[0]],
-        Bundle.open(world / "bundle"),
-        settings=CPU,
-    )
-    with Retriever.open(world / "bundle", world / "index", provider="cpu") as opened:
-        result = opened.query(tmp_path, with_pictures=True)
-    write_html(result, tmp_path / "page.html", thumbnails=retriever.thumbnail)
-    texts = [result.to_json(), format_table(result), (tmp_path / "page.html").read_text()]
-    texts += [
-        path.read_bytes().decode("latin-1")
-        for index in (world / "index", tmp_path / "index")
-        for path in index.iterdir()
-    ]
+    damaged = folder / f"{PLANTED_ID}-damaged.dcm"
+    damaged.write_bytes(next(folder.iterdir()).read_bytes()[:-30000])
+    table = tmp_path / "cases.csv"
+    table.write_text(f"path,case_id,label\n{folder},CASE-1,IPF-ILD\n")
+    bundle = ("--bundle", world / "bundle", "--provider", "cpu")
+    own = tmp_path / "index"
+    run("index", "build", own, "--cases", table, *bundle)
+    run("index", "info", own)
+    page = tmp_path / "page.html"
+    study = tmp_path / "ZZYZXPLANTED_PATIENT"
+    run("query", study, "--index", world / "index", *bundle, "--report", page)
+    run("query", study, "--index", own, *bundle, "--format", "json")
+    run("embed", study, *bundle)
+    run("query", damaged, "--index", own, *bundle)
+    run("query", study / "absent", "--index", own, *bundle)
+    run("query", study, "--index", own, *bundle, "--series", "1.2.3")
+    captured = capfd.readouterr()
+    assert "CASE-1" in captured.out + captured.err  # it did run
+    texts = [captured.out, captured.err, page.read_text()]
+    assert len(list(own.iterdir())) == 4
+    texts += [path.read_bytes().decode("latin-1") for path in own.iterdir()]
     for text in texts:
-        for secret in ("ZZYZXPLANTED", PLANTED_NAME, PLANTED_ID):
-            assert secret.lower() not in text.lower()
+        for secret in ("ZZYZXPLANTED", PLANTED_NAME, PLANTED_ID, "19231117", str(tmp_path)):
+            assert secret.lower() not in text.lower(), secret
+
+
+def test_a_case_is_left_out_whole(world: Path, tmp_path: Path) -> None:
+    """Another study of the same case answers nothing, though its PatientID is missing."""
+    second = tmp_path / "second"
+    write_query_study(second, "IPF-ILD", seed=7)
+    for path in second.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = ""
+        dataset.save_as(path)
+    first = world / "archive" / "PHANTOM-IPF-0000"
+    cases = [
+        CaseRow(path=first, case_id="ONE", label="IPF-ILD"),
+        CaseRow(path=second, case_id="ONE", label="IPF-ILD"),
+        CaseRow(path=world / "archive" / "PHANTOM-IPF-0001", case_id="TWO", label="IPF-ILD"),
+    ]
+    build_index(tmp_path / "index", cases, Bundle.open(world / "bundle"), settings=CPU)
+    with Retriever.open(world / "bundle", tmp_path / "index", provider="cpu") as opened:
+        (study,) = opened.query(first).studies
+    assert study.n_excluded_items == 8
+    assert {case.case_id for case in study.cases} == {"TWO"}
+
+
+def test_own_patient_alone_in_the_index_is_said_so(world: Path, tmp_path: Path) -> None:
+    from ildsdk.reports.text import format_table
+
+    own = world / "archive" / "PHANTOM-IPF-0000"
+    cases = [CaseRow(path=own, case_id="ONE", label="IPF-ILD")]
+    build_index(tmp_path / "index", cases, Bundle.open(world / "bundle"), settings=CPU)
+    with Retriever.open(world / "bundle", tmp_path / "index", provider="cpu") as opened:
+        result = opened.query(own)
+    assert result.studies[0].cases == ()
+    assert result.studies[0].suggested_label is None
+    assert "own patient or study" in " ".join(format_table(result).split())
+
+
+def test_case_ranking_equals_plain_numpy(world: Path, retriever: Retriever) -> None:
+    (study,) = retriever.query(world / "study").studies
+    embedded = np.stack([entry.embedding for entry in retriever.embed(world / "study").slices])
+    rows = np.arange(len(retriever.index))
+    case_ids = np.array([item.case_id for item in retriever.index.items(rows)])
+    scores = embedded.astype(np.float64) @ retriever.index.embeddings(rows).T
+    means = {case: scores[:, case_ids == case].max(axis=1).mean() for case in set(case_ids)}
+    expected = sorted(means, key=lambda case: -means[case])
+    assert [case.case_id for case in study.cases] == expected
+    assert [case.score for case in study.cases] == pytest.approx(
+        [means[case] for case in expected], abs=2e-6
+    )
+
+
+def test_one_patient_under_two_case_ids_is_refused(world: Path, tmp_path: Path) -> None:
+    own = world / "archive" / "PHANTOM-IPF-0000"
+    cases = [
+        CaseRow(path=own / name, case_id=f"CASE-{number}", label="X")
+        for number, name in enumerate(sorted(path.name for path in own.iterdir())[1:3])
+    ]
+    with pytest.raises(InputError, match="the same PatientID"):
+        build_index(tmp_path / "index", cases, Bundle.open(world / "bundle"), settings=CPU)
+    assert not any(tmp_path.iterdir())
+
+
+def test_adding_with_another_bundle_is_refused(world: Path, tmp_path: Path) -> None:
+    other = write_tiny_bundle(tmp_path / "other", seed=5)
+    cases = [CaseRow(path=world / "study", case_id="NEW", label="X")]
+    with (
+        Index.open(world / "index") as index,
+        pytest.raises(IndexFileError, match="do not compare"),
+    ):
+        add_cases(index, cases, other, settings=CPU)
 
 
 class TestCasesTable:

@@ -67,6 +67,16 @@ def test_auto_without_a_gpu_is_the_cpu(bundle: Bundle, monkeypatch: pytest.Monke
     assert Encoder(bundle, RuntimeSettings()).provider == "cpu"
 
 
+def test_auto_whose_gpu_does_not_start_is_the_cpu(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if providers._has_cuda_device():
+        pytest.skip("a CUDA device is there")
+    monkeypatch.setattr(providers, "missing_for", lambda provider: None)
+    monkeypatch.setattr(providers, "_has_cuda_device", lambda: True)
+    assert open_session(bundle.backbone, RuntimeSettings(), 1).provider == "cpu"
+
+
 def test_provider_options_carry_the_device() -> None:
     names = [name for name, _ in providers.provider_options("tensorrt", 3)]
     assert names == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
@@ -91,8 +101,9 @@ def test_cuda_agrees_with_cpu(bundle: Bundle) -> None:
 def test_not_a_model(tmp_path: Path) -> None:
     path = tmp_path / "backbone.onnx"
     path.write_bytes(b"no model")
-    with pytest.raises(ModelError, match=r"backbone.onnx does not load"):
+    with pytest.raises(ModelError, match=r"backbone.onnx does not load") as caught:
         open_session(path, RuntimeSettings(provider="cpu"), 1)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_models_that_do_not_fit_the_manifest(bundle: Bundle) -> None:

@@ -17,7 +17,8 @@ import click
 def doctor(output_format: str) -> None:
     """Say what works here: versions, providers, threads, decoders, caches, embedded data.
 
-    Each line was tried, not looked up. Exit status 1 where something that must work does not.
+    Kernels, networks, data and one whole answer are run, not looked up. Exit status 1 where
+    something that must work does not.
     """
     from ildsdk.doctor import run_checks
 

@@ -9,17 +9,17 @@ import click
 
 from ildsdk.cli.options import (
     bundle_option,
-    existing_path,
     quiet_option,
     runtime_options,
     study_options,
+    study_path,
 )
 from ildsdk.cli.progress import progress_bar
 from ildsdk.settings import QuerySettings, RuntimeSettings
 
 
 @click.command()
-@click.argument("study", type=existing_path)
+@click.argument("study", type=study_path)
 @bundle_option
 @study_options
 @runtime_options

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import Provider, RadiomicsEngine
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -17,6 +18,8 @@ CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 existing_path = click.Path(exists=True, path_type=Path)
+# Whether it exists is checked by study intake, whose error names no path.
+study_path = click.Path(path_type=Path)
 new_path = click.Path(path_type=Path)
 
 
@@ -73,10 +76,9 @@ def runtime_options(command: CommandT) -> CommandT:
         radiomics_engine: str,
         **kwargs: Any,
     ) -> Any:
-        if threads is not None:
-            # BLAS reads these once, when numpy is first imported: here it is not yet.
-            for variable in _THREAD_VARIABLES:
-                os.environ.setdefault(variable, str(threads))
+        # BLAS reads these once, when numpy is first imported: here it is not yet.
+        for variable in _THREAD_VARIABLES:
+            os.environ.setdefault(variable, str(threads or available_cpus()))
         runtime = {
             "provider": provider,
             "n_threads": threads,

@@ -11,14 +11,15 @@ import click
 
 from ildsdk.cli.options import (
     bundle_option,
-    existing_path,
     index_option,
     new_path,
     quiet_option,
     runtime_options,
     study_options,
+    study_path,
 )
 from ildsdk.cli.progress import progress_bar
+from ildsdk.errors import NoUsableSliceError
 from ildsdk.settings import QuerySettings, SearchMode
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("study", type=existing_path)
+@click.argument("study", type=study_path)
 @index_option
 @bundle_option
 @click.option(
@@ -96,10 +97,17 @@ def run_query(
     if report is not None:
         _refuse_unwritable(report)
     with Retriever.open(bundle, index_path, **runtime) as retriever:
-        with progress_bar("slice", quiet=quiet) as progress:
-            result = retriever.query(
-                study, settings, with_pictures=report is not None, progress=progress
-            )
+        try:
+            with progress_bar("slice", quiet=quiet) as progress:
+                result = retriever.query(
+                    study, settings, with_pictures=report is not None, progress=progress
+                )
+        except NoUsableSliceError as error:
+            if output_format == "json":
+                # Programs get every file's reason too, beside the exit status.
+                empty = retriever.empty_result(settings, error.skipped)
+                click.echo(empty.to_json())
+            raise
         _print_result(result, output_format)
         if report is not None:
             _write_page(result, report, retriever)
@@ -119,14 +127,16 @@ def _write_page(result: QueryResult, report: Path, retriever: Retriever) -> None
     from ildsdk.reports.html import write_html
 
     write_html(result, report, thumbnails=retriever.thumbnail)
-    click.echo(f"page written: {report}", err=True)
+    click.echo(f"page written: {report.name}", err=True)
 
 
 def _refuse_unwritable(report: Path) -> None:
     """Say so before the work, not after it, when the page cannot be written."""
     if report.is_dir():
         raise click.BadParameter(
-            f"{report} is a folder, expected a file name", param_hint="--report"
+            f"{report.name} is a folder, expected a file name", param_hint="--report"
         )
     if not report.absolute().parent.is_dir():
-        raise click.BadParameter(f"folder {report.parent} does not exist", param_hint="--report")
+        raise click.BadParameter(
+            f"the folder of {report.name} does not exist", param_hint="--report"
+        )

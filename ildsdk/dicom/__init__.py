@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ildsdk.dicom.codecs import decoder_status
     from ildsdk.dicom.discovery import discover
     from ildsdk.dicom.identity import patient_hash
-    from ildsdk.dicom.pixels import read_slice
+    from ildsdk.dicom.pixels import checked_pixels_hu, read_slice
     from ildsdk.dicom.series_rules import is_lung_kernel
     from ildsdk.dicom.study import Discovery, SliceHeader, Study
 
@@ -21,6 +21,7 @@ __all__ = [
     "Discovery",
     "SliceHeader",
     "Study",
+    "checked_pixels_hu",
     "decoder_status",
     "discover",
     "is_lung_kernel",
@@ -32,6 +33,7 @@ _HOME = {
     "Discovery": "study",
     "SliceHeader": "study",
     "Study": "study",
+    "checked_pixels_hu": "pixels",
     "discover": "discovery",
     "decoder_status": "codecs",
     "is_lung_kernel": "series_rules",

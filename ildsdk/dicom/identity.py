@@ -14,16 +14,23 @@ from typing import Final
 
 _PATIENT_DOMAIN: Final = "ildsdk/patient-id/1"
 _UID_DOMAIN: Final = "ildsdk/uid/1"
+_PLACEHOLDERS: Final = frozenset(
+    {"ANON", "ANONYM", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "DEIDENTIFIED", "DE-IDENTIFIED"}
+    | {"REMOVED", "REDACTED", "UNKNOWN", "NONE", "NULL", "NA", "N/A", "NOID", "NO_ID", "NO ID"}
+    | {"PATIENT", "PATIENTID", "PATIENT ID", "TEST"}
+)
 _UID: Final = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 def patient_hash(patient_id: str) -> str | None:
     """Hex SHA-256 of the domain prefix and the normalized PatientID; None for an empty id.
 
-    Normalized: outer blanks and NULs removed, inner runs of blanks made one, upper case.
+    Normalized: outer blanks and NULs removed, inner runs of blanks made one, upper case. What
+    anonymizers write for everybody (a short list of words, or only zeros, X, dashes,
+    dots, question marks) names no patient: None, as if it were missing.
     """
     normalized = " ".join(patient_id.replace("\0", " ").split()).upper()
-    if not normalized:
+    if normalized in _PLACEHOLDERS or not normalized.strip("0X-_.?* "):
         return None
     return hashlib.sha256(f"{_PATIENT_DOMAIN}\n{normalized}".encode()).hexdigest()
 

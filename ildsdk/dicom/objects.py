@@ -105,9 +105,9 @@ def _identify(header: Header, stream: BinaryIO) -> Identity | None:
     sop = identity.valid_uid(header.text(tags.SOP_INSTANCE_UID))
     frame_of_reference = header.text(tags.FRAME_OF_REFERENCE_UID)
     if study is None:
-        study = identity.derived_uid(
-            "study", patient or "", header.text(tags.STUDY_DATE), frame_of_reference
-        )
+        facts = (patient or "", header.text(tags.STUDY_DATE), frame_of_reference)
+        # With no fact at all nothing says that two files belong together.
+        study = identity.derived_uid("study", *(facts if any(facts) else (_digest(stream),)))
     if series is None:
         series = identity.derived_uid(
             "series", study, header.text(tags.SERIES_NUMBER), header.text(tags.CONVOLUTION_KERNEL)

@@ -139,6 +139,26 @@ def to_hounsfield(
     return np.ascontiguousarray(np.maximum(pixels_hu, np.float32(AIR_HU)))
 
 
+def checked_pixels_hu(pixels_hu: npt.NDArray[np.float32], source: str) -> npt.NDArray[np.float32]:
+    """Apply the rules for pixels in HU that need no header: frame, plausibility, air.
+
+    Parameters
+    ----------
+    pixels_hu : ndarray
+        float32 ``(n_rows, n_columns)``, finite.
+    source : str
+        Label for messages.
+
+    Raises
+    ------
+    SliceUnusableError
+        Constant, or not the Hounsfield units of a chest CT.
+    """
+    pixels_hu = pixels_hu[_frame_window(pixels_hu, source)]
+    _check_plausible(pixels_hu, source)
+    return np.ascontiguousarray(np.maximum(pixels_hu, np.float32(AIR_HU)))
+
+
 def used_bits(stored: codecs.StoredValues, layout: PixelLayout) -> codecs.StoredValues:
     """Drop bits beyond BitsStored below HighBit (overlays) and extend the sign."""
     shift = layout.high_bit + 1 - layout.bits_stored

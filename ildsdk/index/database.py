@@ -17,12 +17,11 @@ import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
 from ildsdk.index.adding import NewItems, add_segment
+from ildsdk.index.by_case import CaseScores, case_scores, whole_cases
 from ildsdk.index.creating import checked_calibration, create_folder
 from ildsdk.index.items import ItemRecord, patient_key
-from ildsdk.index.manifest import (
-    read_manifest,
-)
-from ildsdk.index.searching import Mode, SearchResult, search
+from ildsdk.index.manifest import read_manifest
+from ildsdk.index.searching import Mode, SearchResult, checked_queries, search
 from ildsdk.index.snapshot import Snapshot
 from ildsdk.index.summary import IndexInfo, summarize
 from ildsdk.index.verification import verify_index
@@ -230,6 +229,25 @@ class Index:
             engine=self._engine,
         )
 
+    def case_scores(
+        self,
+        queries: npt.NDArray[np.float32],
+        excluded_rows: npt.NDArray[np.bool_] | None = None,
+    ) -> CaseScores:
+        """Best cosine of every case to every query, exact, whatever the search mode.
+
+        Parameters
+        ----------
+        queries : ndarray
+            float32 ``(m, d)``, unit norm.
+        excluded_rows : ndarray, optional
+            bool ``(n,)``, True where a row does not count.
+        """
+        snapshot = self._snapshot
+        return case_scores(
+            snapshot, checked_queries(queries, snapshot.manifest.embedding_size), excluded_rows
+        )
+
     def items(self, rows: Iterable[int]) -> list[ItemRecord]:
         """Items of rows, in the order asked for.
 
@@ -277,6 +295,9 @@ class Index:
     ) -> npt.NDArray[np.bool_]:
         """Which rows belong to a patient or a study, bool ``(n,)``; None matches nothing.
 
+        A case is one patient: where one of its rows matches, all of them do, also those of a
+        study whose PatientID was missing or written otherwise.
+
         Parameters
         ----------
         patient_hash : str or None
@@ -289,7 +310,7 @@ class Index:
             rows = segment.store.rows_of_patient(key, study_instance_uid or None)
             in_range = [row for row in rows if 0 <= row < segment.n_items]
             mask[np.array(in_range, np.int64) + first_row] = True
-        return mask
+        return whole_cases(snapshot, mask)
 
     def prevalence(self, excluded_rows: npt.NDArray[np.bool_] | None = None) -> dict[str, float]:
         """Share of each label among the rows that are not excluded, by label name.
@@ -301,7 +322,7 @@ class Index:
         if excluded_rows is not None and np.shape(excluded_rows) != (snapshot.n_items,):
             raise ValueError(f"excluded_rows is not a bool array of {snapshot.n_items} rows")
         for first_row, segment in snapshot.placed():
-            names, codes = segment.labels
+            names, codes = segment.coded("label")
             if excluded_rows is not None:
                 codes = codes[~excluded_rows[first_row : first_row + segment.n_items]]
             found = np.bincount(codes, minlength=len(names))

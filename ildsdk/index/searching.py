@@ -47,7 +47,7 @@ def search(
     engine: Engine,
 ) -> SearchResult:
     """Find the ``top_n`` most similar rows; see ``Index.search``."""
-    queries = _checked_queries(queries, snapshot.manifest.embedding_size)
+    queries = checked_queries(queries, snapshot.manifest.embedding_size)
     if mode not in get_args(Mode):
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
     if excluded_rows is not None and (
@@ -105,9 +105,10 @@ def _part(
     return np.ascontiguousarray(excluded_rows[first_row : first_row + n_items])
 
 
-def _checked_queries(
+def checked_queries(
     queries: npt.NDArray[np.float32], embedding_size: int
 ) -> npt.NDArray[np.float32]:
+    """Queries as float32 ``(m, d)``, refused where they are not unit vectors of this index."""
     queries = np.atleast_2d(np.asarray(queries))
     if queries.dtype != np.float32 or queries.ndim != 2 or queries.shape[1] != embedding_size:
         raise ValueError(

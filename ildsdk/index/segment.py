@@ -65,7 +65,7 @@ class Segment:
         self._store: ItemStore | None = None
         self._rows: CheckedRows | None = None
         self._buckets: tuple[Buckets, ...] | None = None
-        self._labels: tuple[list[str], npt.NDArray[np.int64]] | None = None
+        self._coded: dict[str, tuple[list[str], npt.NDArray[np.int64]]] = {}
 
     @property
     def n_items(self) -> int:
@@ -137,21 +137,20 @@ class Segment:
                     raise self._damaged(str(error)) from error
             return self._buckets
 
-    @property
-    def labels(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Distinct labels, sorted, and per row the position of its label among them."""
+    def coded(self, column: str) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """Distinct values of a text column, sorted, and per row the number of its value."""
         with self._lock:
-            if self._labels is None:
-                column = self.store.column("label")
-                if len(column) != self.n_items:
+            if column not in self._coded:
+                values = self.store.column(column)
+                if len(values) != self.n_items:
                     raise IndexFileError(
-                        f"{self.entry.items.file} has {len(column)} items, the manifest expects "
+                        f"{self.entry.items.file} has {len(values)} items, the manifest expects "
                         f"{self.n_items}"
                     )
-                names = sorted(set(column))
-                place = {name: i for i, name in enumerate(names)}
-                self._labels = (names, np.array([place[label] for label in column], np.int64))
-            return self._labels
+                names = sorted(set(values))
+                number = {name: i for i, name in enumerate(names)}
+                self._coded[column] = (names, np.array([number[v] for v in values], np.int64))
+            return self._coded[column]
 
     def close(self) -> None:
         """Let go of files; later reads raise ValueError."""

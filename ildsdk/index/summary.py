@@ -59,7 +59,7 @@ def summarize(snapshot: Snapshot) -> IndexInfo:
     label_of_case: dict[str, str] = {}
     patients: set[str] = set()
     for segment in snapshot.segments:
-        names, codes = segment.labels
+        names, codes = segment.coded("label")
         for i, name in enumerate(names):
             items_by_label[name] += int((codes == i).sum())
         items_by_site.update(segment.store.sites())

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from ildsdk.records import SkippedItem, SliceAnswer
 
-STAGES: tuple[str, ...] = ("decode", "mask", "radiomics", "backbone", "fusion", "search")
+STAGES: tuple[str, ...] = (
+    "decode", "mask", "radiomics", "model_input", "backbone", "fusion", "search",
+)  # fmt: skip
 """Order in which a slice passes the stages; stages named otherwise follow, as met."""
 
 

@@ -102,6 +102,12 @@ def _verdict_lines(provenance: Provenance, study: StudyAnswer, columns: int) -> 
         threshold = provenance.no_match_threshold
         if not study.slices:
             why = "no slice of this study could be answered."
+        elif not any(answer.neighbors for answer in study.slices):
+            why = (
+                "every indexed slice belongs to the query's own patient or study and is left out."
+                if study.n_excluded_items
+                else "the index holds nothing to compare with."
+            )
         elif threshold is None:
             why = "nothing in the index is similar enough; neighbors below are not to be relied on."
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,18 @@ def open_session(model: Path, settings: RuntimeSettings, n_threads: int) -> Sess
         The file does not load, or the provider that runs is not the one asked for.
     """
     provider, ort_providers = resolve(settings.provider, settings.device_id)
+    if settings.provider == "auto" and provider != "cpu":
+        # "auto" takes a GPU only where a session really starts on it.
+        try:
+            return _start(model, provider, ort_providers, n_threads)
+        except ModelError:
+            provider, ort_providers = resolve("cpu", settings.device_id)
+    return _start(model, provider, ort_providers, n_threads)
+
+
+def _start(
+    model: Path, provider: str, ort_providers: list[tuple[str, dict[str, Any]]], n_threads: int
+) -> Session:
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
@@ -80,7 +93,8 @@ def open_session(model: Path, settings: RuntimeSettings, n_threads: int) -> Sess
         session = ort.InferenceSession(str(model), sess_options=options, providers=ort_providers)
     except Exception as error:  # onnxruntime raises its own unrelated exception classes
         raise ModelError(
-            f"model {model.name} does not load on {provider!r}: {error}; verify the bundle "
+            f"model {model.name} does not load on {provider!r}: {_without(error, model.parent)}; "
+            "verify the bundle "
             "(ildsdk bundle verify) and the provider (ildsdk doctor)"
         ) from error
     running = session.get_providers()[0]
@@ -91,3 +105,8 @@ def open_session(model: Path, settings: RuntimeSettings, n_threads: int) -> Sess
         )
     session.disable_fallback()
     return Session(session, provider)
+
+
+def _without(error: Exception, folder: Path) -> str:
+    """Message of an error without the folder the file lies in."""
+    return str(error).replace(str(folder), "...")
