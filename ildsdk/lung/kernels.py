@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-_KERNEL: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract"},
-}
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 
-@numba.njit(**_KERNEL)
+@kernel(SCAN_FASTMATH)
 def average_on_grid(
     pixels_hu: npt.NDArray[Any],
     row_cell: npt.NDArray[np.int64],
@@ -63,7 +57,7 @@ def average_on_grid(
             grid_hu[i, j] /= np.float32(n_samples[i, j])
 
 
-@numba.njit(**_KERNEL)
+@kernel(SCAN_FASTMATH)
 def dilate_ellipse(
     mask: npt.NDArray[np.bool_],
     half_width: npt.NDArray[np.int64],
@@ -134,7 +128,7 @@ def dilate_ellipse(
             out[i, k] = depth > 0
 
 
-@numba.njit(**_KERNEL)
+@kernel(SCAN_FASTMATH)
 def label_components(
     mask: npt.NDArray[np.bool_],
     by_corners: bool,
@@ -212,7 +206,7 @@ def label_components(
     return n_components
 
 
-@numba.njit(**_KERNEL)
+@kernel(SCAN_FASTMATH)
 def refine_mask(
     pixels_hu: npt.NDArray[Any],
     coarse: npt.NDArray[np.bool_],
@@ -278,7 +272,7 @@ def refine_mask(
             out[i, j] = share >= half and repaired[near_i, near_j]
 
 
-@numba.njit(**_KERNEL)
+@kernel(SCAN_FASTMATH)
 def sample_rays(
     grid_hu: npt.NDArray[np.float32],
     aerated: npt.NDArray[np.bool_],
@@ -315,7 +309,7 @@ def sample_rays(
             sample_hu[ray, step] = grid_hu[i, j]
 
 
-@numba.njit(**_KERNEL)
+@kernel(SCAN_FASTMATH)
 def fill_polar(
     start: npt.NDArray[np.float64],
     spacing_mm: npt.NDArray[np.float64],
