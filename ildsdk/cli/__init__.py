@@ -20,6 +20,7 @@ from ildsdk.cli.doctor import doctor
 from ildsdk.cli.embed import embed
 from ildsdk.cli.index import index
 from ildsdk.cli.query import query
+from ildsdk.cli.radiomics import radiomics
 from ildsdk.errors import IldError, NoUsableSliceError
 
 _MAX_LISTED = 20
@@ -38,7 +39,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (query, embed, index, bundle, demo, doctor, completion):
+for _command in (query, embed, index, bundle, radiomics, demo, doctor, completion):
     cli.add_command(_command)
 
 

@@ -1,0 +1,68 @@
+"""The fast engine: all features of one region by compiled kernels, without pyradiomics.
+
+Same definitions, names and order as pyradiomics (docs/radiomics.md lists where values can
+differ, and why). Needs numpy and numba only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.radiomics.firstorder import firstorder_features
+from ildsdk.radiomics.glcm import glcm_features
+from ildsdk.radiomics.glrlm import glrlm_features
+from ildsdk.radiomics.glszm import glszm_features
+from ildsdk.radiomics.levels import level_image
+from ildsdk.radiomics.names import N_FEATURES, class_slice
+from ildsdk.radiomics.neighborhood import neighborhood_features
+from ildsdk.radiomics.region import Region
+from ildsdk.radiomics.scratch import RadiomicsScratch
+from ildsdk.radiomics.settings import RadiomicsSettings
+from ildsdk.radiomics.shape2d import shape2d_features
+
+
+def fast_features(
+    region: Region, settings: RadiomicsSettings, scratch: RadiomicsScratch | None = None
+) -> npt.NDArray[np.float64]:
+    """All features of a region.
+
+    Parameters
+    ----------
+    region : Region
+        From :func:`~ildsdk.radiomics.region.find_region` with the same settings.
+    settings : RadiomicsSettings
+        What changes a value.
+    scratch : RadiomicsScratch, optional
+        Working memory to use again; a new one is made (and dropped) without.
+
+    Returns
+    -------
+    ndarray
+        float64 ``(102,)`` in the order of ``FEATURE_NAMES``, NaN where there is no value.
+
+    Raises
+    ------
+    SliceUnusableError
+        ``roi-too-many-levels``.
+    """
+    scratch = scratch if scratch is not None else RadiomicsScratch()
+    spacing = region.pixel_spacing_mm
+    values = np.empty(N_FEATURES)
+    image = level_image(region, settings, scratch)
+    shape2d_features(region.shape_mask, spacing, scratch, values[class_slice("shape2D")])
+    firstorder_features(
+        region, image, settings.voxel_array_shift, scratch, values[class_slice("firstorder")]
+    )
+    glcm_features(image, settings, spacing, scratch, values[class_slice("glcm")])
+    glrlm_features(image, settings.weighting_norm, spacing, scratch, values[class_slice("glrlm")])
+    glszm_features(image, scratch, values[class_slice("glszm")])
+    neighborhood_features(
+        image,
+        settings.distances,
+        settings.gldm_alpha,
+        scratch,
+        values[class_slice("gldm")],
+        values[class_slice("ngtdm")],
+    )
+    return values

@@ -1,0 +1,187 @@
+"""Gray level size zone features (16).
+
+A zone is a set of pixels of one gray level that touch, corners included. Definitions:
+pyradiomics, ``glszm``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
+from ildsdk.radiomics.levels import LevelImage
+from ildsdk.radiomics.scratch import RadiomicsScratch
+from ildsdk.radiomics.size_matrix import (
+    ENTROPY,
+    GRAY_NON_UNIFORMITY,
+    GRAY_NON_UNIFORMITY_NORMALIZED,
+    GRAY_VARIANCE,
+    HIGH_GRAY,
+    LARGE,
+    LARGE_HIGH_GRAY,
+    LARGE_LOW_GRAY,
+    LOW_GRAY,
+    N_SIZE_FEATURES,
+    PERCENTAGE,
+    SIZE_NON_UNIFORMITY,
+    SIZE_NON_UNIFORMITY_NORMALIZED,
+    SIZE_VARIANCE,
+    SMALL,
+    SMALL_HIGH_GRAY,
+    SMALL_LOW_GRAY,
+    size_features,
+)
+
+_ORDER = np.array(
+    [
+        GRAY_NON_UNIFORMITY,
+        GRAY_NON_UNIFORMITY_NORMALIZED,
+        GRAY_VARIANCE,
+        HIGH_GRAY,
+        LARGE,
+        LARGE_HIGH_GRAY,
+        LARGE_LOW_GRAY,
+        LOW_GRAY,
+        SIZE_NON_UNIFORMITY,
+        SIZE_NON_UNIFORMITY_NORMALIZED,
+        SMALL,
+        SMALL_HIGH_GRAY,
+        SMALL_LOW_GRAY,
+        ENTROPY,
+        PERCENTAGE,
+        SIZE_VARIANCE,
+    ]
+)
+
+
+def glszm_features(
+    image: LevelImage, scratch: RadiomicsScratch, out: npt.NDArray[np.float64]
+) -> None:
+    """Write the 16 features to ``out``, float64 ``(16,)``."""
+    n_pixels = image.positions.size
+    parents = scratch.take("parents", image.levels.size, np.int32)
+    areas = scratch.take("areas", image.levels.size, np.int32)
+    links = scratch.take("links", image.stride, np.int32)
+    cell_grays = scratch.take("cell_grays", n_pixels, np.int32)
+    cell_sizes = scratch.take("cell_sizes", n_pixels, np.int32)
+    cell_counts = scratch.take("cell_counts", n_pixels, np.float64)
+    by_size = scratch.take("by_size", n_pixels + 1, np.float64)
+    row = scratch.take("zone_row", n_pixels + 1, np.int32)
+    touched = scratch.take("zone_touched", n_pixels + 2, np.int32)
+    by_size[:] = 0.0
+    row[:] = 0
+    _label(image.levels, image.stride, links, parents, areas)
+    n_cells = _cells(
+        areas[image.origin :],
+        image.positions,
+        image.starts,
+        image.grays,
+        row,
+        touched,
+        cell_grays,
+        cell_sizes,
+        cell_counts,
+    )
+    features = np.empty(N_SIZE_FEATURES)
+    size_features(cell_grays, cell_sizes, cell_counts, n_cells, by_size, features)
+    out[:] = features[_ORDER]
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _root(parents: Any, place: Any) -> Any:
+    """Root of a place; the way is halved while it is walked."""
+    while parents[place] != place:
+        parents[place] = parents[parents[place]]
+        place = parents[place]
+    return place
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _label(levels: Any, stride: Any, links: Any, parents: Any, areas: Any) -> None:
+    """Union-find over equal neighbors; ``areas`` gets each zone's area at its root, else 0.
+
+    Places outside the region form zones of their own, which nobody reads. ``links`` int32
+    ``(stride,)`` and ``parents`` (as ``levels``) are scratch. Roots come first in row order.
+    """
+    n_rows = levels.size // stride
+    for place in range(stride):
+        parents[place] = place
+    width = stride - 2
+    for row in range(1, n_rows - 1):
+        first = row * stride + 1
+        here = levels[first : first + width]
+        left = levels[first - 1 : first - 1 + width]
+        above = levels[first - stride : first - stride + width]
+        above_left = levels[first - stride - 1 : first - stride - 1 + width]
+        above_right = levels[first - stride + 1 : first - stride + 1 + width]
+        # For each place an equal earlier neighbor, or none (0); negative: the upper right one
+        # is equal as well and not known to be of the same zone (the upper one would tell).
+        for column in range(width):
+            gray = here[column]
+            link = 0
+            link = stride - 1 if gray == above_right[column] else link
+            is_tip = link > 0
+            link = stride + 1 if gray == above_left[column] else link
+            link = 1 if gray == left[column] else link
+            is_tip &= link != stride - 1
+            link = -link if is_tip else link
+            links[column] = stride if gray == above[column] else link
+        parents[first - 1] = first - 1
+        parents[first + width] = first + width
+        for column in range(width):
+            place = first + column
+            link = links[column]
+            parents[place] = place
+            parents[place] = parents[place - abs(link)]
+            if link < 0:
+                one = _root(parents, place)
+                other = _root(parents, place - stride + 1)
+                parents[max(one, other)] = min(one, other)
+    areas[:] = 0
+    # parents stand before their children: one pass finds all roots
+    for place in range(stride + 1, (n_rows - 1) * stride - 1):
+        root = parents[parents[place]]
+        parents[place] = root
+        areas[root] += 1
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _cells(
+    areas: Any,
+    positions: Any,
+    starts: Any,
+    grays: Any,
+    row: Any,
+    touched: Any,
+    cell_grays: Any,
+    cell_sizes: Any,
+    cell_counts: Any,
+) -> int:
+    """Cells of the size zone matrix; returns their number.
+
+    ``row`` int32 ``(n_pixels + 1,)`` is all zero on entry and on return; ``touched`` is
+    scratch, one longer.
+    """
+    n_cells = 0
+    for level in range(grays.size):
+        n_touched = 0
+        for k in range(starts[level], starts[level + 1]):
+            # places that are no root have area 0: counted like any, dropped below
+            area = areas[positions[k]]
+            n_so_far = row[area]
+            touched[n_touched] = area
+            n_touched += 1 if n_so_far == 0 else 0
+            row[area] = n_so_far + 1
+        for t in range(n_touched):
+            area = touched[t]
+            if area > 0:
+                cell_grays[n_cells] = grays[level]
+                cell_sizes[n_cells] = area
+                cell_counts[n_cells] = row[area]
+                n_cells += 1
+            row[area] = 0
+    return n_cells

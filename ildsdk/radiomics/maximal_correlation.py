@@ -1,0 +1,259 @@
+"""GLCM's maximal correlation coefficient (MCC): one eigenvalue, found by Lanczos.
+
+MCC is the square root of the second largest eigenvalue of ``Q(i, j) = sum_k P(i, k) P(j, k)
+/ (px(i) py(k) + eps)`` (pyradiomics, ``glcm``). Q is similar, up to effects of second order in
+``eps``, to ``B = A A^T`` with ``A(i, k) = P(i, k) / sqrt(px(i) py(k) + eps)``: symmetric, with
+largest eigenvalue 1 and eigenvector ``sqrt(px)``. So B is applied as it stands, sparse, outside
+that vector, until the largest eigenvalue left has converged. A dense eigenvalue solver takes
+longer than all other features together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
+from ildsdk.radiomics.scratch import RadiomicsScratch
+
+_LARGEST_BASIS = 160
+_MOST_RESTARTS = 20
+_RESIDUAL = 1e-9
+_EPSILON = 2.220446049250313e-16
+# below, eps is no longer small beside px py; needs weights by distance that differ widely
+_SMALL_PRODUCT = 1e-13
+
+
+def maximal_correlation(
+    row_starts: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int32],
+    shares: npt.NDArray[np.float64],
+    row_sums: npt.NDArray[np.float64],
+    column_sums: npt.NDArray[np.float64],
+    scratch: RadiomicsScratch,
+) -> float:
+    """MCC of one co-occurrence matrix; 1 for a single gray level, as in pyradiomics.
+
+    Parameters
+    ----------
+    row_starts, columns, shares : ndarray
+        Rows of cells that are not zero: int64 ``(n_levels + 1,)``, int32, float64.
+    row_sums, column_sums : ndarray
+        float64 ``(n_levels,)``: margins px and py; their sums are 1.
+    """
+    n_levels = row_sums.size
+    if n_levels == 1:
+        return 1.0
+    if _smallest(row_sums) * _smallest(column_sums) < _SMALL_PRODUCT:
+        return _by_definition(row_starts, columns, shares, row_sums, column_sums)
+    n_basis = min(n_levels - 1, _LARGEST_BASIS)
+    n_cells = int(row_starts[n_levels])
+    cells = scratch.take("mcc_cells", n_cells, np.float64)
+    basis = scratch.take("mcc_basis", (n_basis + 1) * n_levels, np.float64)
+    vectors = scratch.take("mcc_vectors", 4 * n_levels, np.float64)
+    small = scratch.take("mcc_small", 6 * (n_basis + 1), np.float64)
+    return float(
+        _second_eigenvalue_root(
+            row_starts,
+            columns,
+            shares,
+            row_sums,
+            column_sums,
+            cells,
+            basis.reshape(n_basis + 1, n_levels),
+            vectors.reshape(4, n_levels),
+            small.reshape(6, n_basis + 1),
+        )
+    )
+
+
+def _smallest(sums: npt.NDArray[np.float64]) -> float:
+    return float(sums[sums > 0.0].min())
+
+
+def _by_definition(
+    row_starts: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int32],
+    shares: npt.NDArray[np.float64],
+    row_sums: npt.NDArray[np.float64],
+    column_sums: npt.NDArray[np.float64],
+) -> float:
+    """MCC by the dense eigenvalues of Q: slow, for any margins."""
+    n_levels = row_sums.size
+    rows = np.repeat(np.arange(n_levels), np.diff(row_starts))
+    dense = np.zeros((n_levels, n_levels))
+    dense[rows, columns[: rows.size]] = shares[: rows.size]
+    scaled = dense / (row_sums[:, None] * column_sums[None, :] + _EPSILON)
+    second = np.sort(np.linalg.eigvals(scaled @ dense.T).real)[-2]
+    return float(np.sqrt(max(second, 0.0)))
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _apply(row_starts: Any, columns: Any, cells: Any, vector: Any, inner: Any, out: Any) -> None:
+    """``inner = A^T vector`` and ``out = A inner``."""
+    n_levels = vector.size
+    for j in range(n_levels):
+        inner[j] = 0.0
+    for i in range(n_levels):
+        value = vector[i]
+        for cell in range(row_starts[i], row_starts[i + 1]):
+            inner[columns[cell]] += cells[cell] * value
+    for i in range(n_levels):
+        total = 0.0
+        for cell in range(row_starts[i], row_starts[i + 1]):
+            total += cells[cell] * inner[columns[cell]]
+        out[i] = total
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _remove(vector: Any, direction: Any) -> None:
+    """Take the part along a unit vector out."""
+    dot = 0.0
+    for i in range(vector.size):
+        dot += vector[i] * direction[i]
+    for i in range(vector.size):
+        vector[i] -= dot * direction[i]
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _unit(vector: Any) -> Any:
+    """Scale to length 1 where there is any length; returns the length."""
+    square = 0.0
+    for i in range(vector.size):
+        square += vector[i] * vector[i]
+    length = np.sqrt(square)
+    if length > 0.0:
+        for i in range(vector.size):
+            vector[i] /= length
+    return length
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _top_of_tridiagonal(diagonal: Any, beside: Any, n: Any, pivots: Any, vector: Any) -> Any:
+    """Largest eigenvalue of a symmetric tridiagonal matrix; its unit vector to ``vector``.
+
+    Bisection on the sign of the pivots, then inverse iteration from just above.
+    """
+    low = diagonal[0]
+    high = diagonal[0]
+    for k in range(n):
+        reach = 0.0
+        if k > 0:
+            reach += abs(beside[k - 1])
+        if k + 1 < n:
+            reach += abs(beside[k])
+        low = max(low, diagonal[k])
+        high = max(high, diagonal[k] + reach)
+    # the top lies in [low, high]; above it all pivots of (shift - T) are positive
+    high += 1e-15
+    for _ in range(70):
+        shift = 0.5 * (low + high)
+        if not low < shift < high:
+            break
+        is_above = True
+        pivot = shift - diagonal[0]
+        for k in range(n):
+            if k > 0:
+                pivot = shift - diagonal[k] - beside[k - 1] * beside[k - 1] / pivot
+            if pivot <= 0.0:
+                is_above = False
+                break
+        if is_above:
+            high = shift
+        else:
+            low = shift
+    shift = high + 1e-13
+    pivots[0] = shift - diagonal[0]
+    for k in range(1, n):
+        pivots[k] = shift - diagonal[k] - beside[k - 1] * beside[k - 1] / pivots[k - 1]
+    for k in range(n):
+        vector[k] = 1.0
+    for _ in range(3):
+        for k in range(1, n):
+            vector[k] += vector[k - 1] * beside[k - 1] / pivots[k - 1]
+        vector[n - 1] /= pivots[n - 1]
+        for k in range(n - 2, -1, -1):
+            vector[k] = (vector[k] + beside[k] * vector[k + 1]) / pivots[k]
+        square = 0.0
+        for k in range(n):
+            square += vector[k] * vector[k]
+        for k in range(n):
+            vector[k] /= np.sqrt(square)
+    return high
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _second_eigenvalue_root(
+    row_starts: Any,
+    columns: Any,
+    shares: Any,
+    row_sums: Any,
+    column_sums: Any,
+    cells: Any,
+    basis: Any,
+    vectors: Any,
+    small: Any,
+) -> float:
+    """Square root of Q's second largest eigenvalue; the last four are scratch."""
+    n_levels = row_sums.size
+    n_basis = basis.shape[0] - 1
+    first = vectors[0]
+    inner = vectors[1]
+    ritz = vectors[2]
+    image = vectors[3]
+    diagonal = small[0]
+    beside = small[1]
+    pivots = small[2]
+    weights = small[3]
+    for i in range(n_levels):
+        first[i] = np.sqrt(row_sums[i])
+        for cell in range(row_starts[i], row_starts[i + 1]):
+            margins = row_sums[i] * column_sums[columns[cell]]
+            cells[cell] = shares[cell] / np.sqrt(margins + _EPSILON)
+    _unit(first)
+    # any start that no eigenvector is orthogonal to will do; the same one every time
+    for i in range(n_levels):
+        ritz[i] = 0.25 + (i * 0.6180339887498949) % 1.0 - 1.5 * ((i * 0.7548776662466927) % 1.0)
+    top = 0.0
+    for _ in range(_MOST_RESTARTS):
+        _remove(ritz, first)
+        _unit(ritz)
+        _remove(ritz, first)
+        if _unit(ritz) == 0.0:
+            return 0.0
+        basis[0] = ritz
+        n = 0
+        residual = 0.0
+        for k in range(n_basis):
+            _apply(row_starts, columns, cells, basis[k], inner, image)
+            dot = 0.0
+            for i in range(n_levels):
+                dot += image[i] * basis[k, i]
+            diagonal[k] = dot
+            # twice is enough to stay orthogonal in double precision
+            for _repeat in range(2):
+                _remove(image, first)
+                for m in range(k, -1, -1):
+                    _remove(image, basis[m])
+            length = _unit(image)
+            beside[k] = length
+            n = k + 1
+            is_last = length < 1e-13 or n == n_basis
+            if is_last or n % 6 == 0:
+                top = _top_of_tridiagonal(diagonal, beside, n, pivots, weights)
+                residual = length * abs(weights[n - 1])
+                if is_last or residual < _RESIDUAL:
+                    break
+            basis[k + 1] = image
+        for i in range(n_levels):
+            ritz[i] = 0.0
+        for m in range(n):
+            for i in range(n_levels):
+                ritz[i] += weights[m] * basis[m, i]
+        # the error of the eigenvalue is about the square of the residual over the gap
+        if residual < _RESIDUAL or n_basis == n_levels - 1:
+            break
+    return float(np.sqrt(max(top, 0.0)))

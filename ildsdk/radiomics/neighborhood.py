@@ -1,0 +1,247 @@
+"""GLDM (14) and NGTDM (5) features: each pixel against its whole neighborhood.
+
+One sweep serves both: it counts the dependent neighbors of each pixel (GLDM) and the
+difference to their mean gray level (NGTDM). Definitions: pyradiomics, ``gldm``, ``ngtdm``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.radiomics.directions import half_directions
+from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
+from ildsdk.radiomics.levels import LevelImage
+from ildsdk.radiomics.scratch import RadiomicsScratch
+from ildsdk.radiomics.size_matrix import (
+    ENTROPY,
+    GRAY_NON_UNIFORMITY,
+    GRAY_VARIANCE,
+    HIGH_GRAY,
+    LARGE,
+    LARGE_HIGH_GRAY,
+    LARGE_LOW_GRAY,
+    LOW_GRAY,
+    N_SIZE_FEATURES,
+    SIZE_NON_UNIFORMITY,
+    SIZE_NON_UNIFORMITY_NORMALIZED,
+    SIZE_VARIANCE,
+    SMALL,
+    SMALL_HIGH_GRAY,
+    SMALL_LOW_GRAY,
+    size_features,
+)
+
+_GLDM_ORDER = np.array(
+    [
+        ENTROPY,
+        SIZE_NON_UNIFORMITY,
+        SIZE_NON_UNIFORMITY_NORMALIZED,
+        SIZE_VARIANCE,
+        GRAY_NON_UNIFORMITY,
+        GRAY_VARIANCE,
+        HIGH_GRAY,
+        LARGE,
+        LARGE_HIGH_GRAY,
+        LARGE_LOW_GRAY,
+        LOW_GRAY,
+        SMALL,
+        SMALL_HIGH_GRAY,
+        SMALL_LOW_GRAY,
+    ]
+)
+
+
+def neighborhood_features(
+    image: LevelImage,
+    distances: Sequence[int],
+    alpha: int,
+    scratch: RadiomicsScratch,
+    gldm_out: npt.NDArray[np.float64],
+    ngtdm_out: npt.NDArray[np.float64],
+) -> None:
+    """Write 14 GLDM features and 5 NGTDM features of a region."""
+    n_pixels = image.positions.size
+    n_levels = image.grays.size
+    n_places = image.levels.size
+    half = np.array([r * image.stride + c for r, c in half_directions(distances)])
+    steps = np.concatenate([half, -half])
+    n_neighbors = scratch.take("n_neighbors", n_places, np.uint16)
+    n_dependent = scratch.take("n_dependent", n_places, np.uint16)
+    totals = scratch.take("neighbor_totals", n_places, np.int32)
+    cell_grays = scratch.take("cell_grays", n_pixels, np.int32)
+    cell_sizes = scratch.take("cell_sizes", n_pixels, np.int32)
+    cell_counts = scratch.take("cell_counts", n_pixels, np.float64)
+    by_size = scratch.take("by_size", n_pixels + steps.size + 2, np.float64)
+    row = scratch.take("dependence_row", steps.size + 1, np.int32)
+    deviations = scratch.take("deviations", steps.size + 1, np.int64)
+    differences = scratch.take("differences", n_levels, np.float64)
+    shares = scratch.take("shares", n_levels, np.float64)
+    products = scratch.take("products", n_levels, np.float64)
+    by_size[:] = 0.0
+    _sweep(image.levels, image.stride, image.origin, steps, alpha, n_neighbors, n_dependent, totals)
+    n_cells = _by_level(
+        n_neighbors[image.origin :],
+        n_dependent[image.origin :],
+        totals[image.origin :],
+        image.positions,
+        image.starts,
+        image.grays,
+        row,
+        deviations,
+        cell_grays,
+        cell_sizes,
+        cell_counts,
+        differences,
+    )
+    features = np.empty(N_SIZE_FEATURES)
+    size_features(cell_grays, cell_sizes, cell_counts, n_cells, by_size, features)
+    gldm_out[:] = features[_GLDM_ORDER]
+    _ngtdm(image.starts, image.grays, differences, shares, products, ngtdm_out)
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _sweep(
+    levels: Any,
+    stride: Any,
+    origin: Any,
+    steps: Any,
+    alpha: Any,
+    n_neighbors: Any,
+    n_dependent: Any,
+    totals: Any,
+) -> None:
+    """For each place: neighbors in the region, dependent ones, and the sum of their levels.
+
+    All arrays have the places of ``levels``. Rows are handled as whole slices, one neighbor
+    after the other, so that the compiler can take several pixels at once.
+    """
+    pad = origin // stride
+    width = stride - 2 * pad
+    n_rows = levels.size // stride
+    for row in range(pad, n_rows - pad):
+        first = row * stride + pad
+        here = levels[first : first + width]
+        count = n_neighbors[first : first + width]
+        dependent = n_dependent[first : first + width]
+        total = totals[first : first + width]
+        count[:] = 0
+        dependent[:] = 0
+        total[:] = 0
+        for a in range(steps.size):
+            start = first + steps[a]
+            other = levels[start : start + width]
+            if alpha == 0:
+                for column in range(width):
+                    count[column] += np.uint16(other[column] > 0)
+                    dependent[column] += np.uint16(other[column] == here[column])
+                    total[column] += np.int32(other[column])
+            else:
+                for column in range(width):
+                    gap = abs(np.int32(other[column]) - np.int32(here[column]))
+                    count[column] += np.uint16(other[column] > 0)
+                    dependent[column] += np.uint16((other[column] > 0) & (gap <= alpha))
+                    total[column] += np.int32(other[column])
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _by_level(
+    n_neighbors: Any,
+    n_dependent: Any,
+    totals: Any,
+    positions: Any,
+    starts: Any,
+    grays: Any,
+    row: Any,
+    deviations: Any,
+    cell_grays: Any,
+    cell_sizes: Any,
+    cell_counts: Any,
+    differences: Any,
+) -> int:
+    """GLDM cells (their number is returned) and NGTDM differences by level.
+
+    ``differences[level]`` is the sum over the level's pixels of the distance between the
+    gray level and the mean of the neighbors in the region; a pixel without any counts 0. The
+    sums run in whole numbers, by number of neighbors, so that equal is exactly equal.
+    """
+    n_cells = 0
+    for level in range(grays.size):
+        gray = np.int64(grays[level])
+        row[:] = 0
+        deviations[:] = 0
+        for k in range(starts[level], starts[level + 1]):
+            position = positions[k]
+            count = n_neighbors[position]
+            row[n_dependent[position]] += 1
+            deviations[count] += abs(gray * np.int64(count) - np.int64(totals[position]))
+        total = 0.0
+        for count in range(1, row.size):
+            total += deviations[count] / count
+        differences[level] = total
+        for size in range(row.size):
+            if row[size] > 0:
+                cell_grays[n_cells] = grays[level]
+                cell_sizes[n_cells] = size + 1
+                cell_counts[n_cells] = row[size]
+                n_cells += 1
+    return n_cells
+
+
+@numba.njit(**KERNEL_OPTIONS)
+def _ngtdm(starts: Any, grays: Any, differences: Any, shares: Any, products: Any, out: Any) -> None:
+    """Five NGTDM features from counts and differences by level.
+
+    Double sums over levels are written out only where no closed form exists
+    (complexity); ``shares`` and ``products`` are scratch.
+    """
+    n_levels = grays.size
+    n_pixels = starts[n_levels] - starts[0]
+    gray_mean = 0.0
+    plain_mean = 0.0
+    for level in range(n_levels):
+        share = (starts[level + 1] - starts[level]) / n_pixels
+        shares[level] = share
+        products[level] = share * grays[level]
+        gray_mean += share * grays[level]
+        plain_mean += grays[level]
+    plain_mean /= n_levels
+    weighted = 0.0
+    total = 0.0
+    variance = 0.0
+    plain_variance = 0.0
+    strength = 0.0
+    for level in range(n_levels):
+        weighted += shares[level] * differences[level]
+        total += differences[level]
+        offset = grays[level] - gray_mean
+        variance += shares[level] * offset * offset
+        offset = grays[level] - plain_mean
+        plain_variance += offset * offset
+    for level in range(n_levels):
+        offset = grays[level] - plain_mean
+        strength += shares[level] * (n_levels * offset * offset + plain_variance)
+    complexity = 0.0
+    for i in range(n_levels):
+        for j in range(i):
+            complexity += (
+                (grays[i] - grays[j])
+                * (shares[i] * differences[i] + shares[j] * differences[j])
+                / (shares[i] + shares[j])
+            )
+    products.sort()
+    spread = 0.0
+    for level in range(n_levels):
+        spread += products[level] * (2 * level + 1 - n_levels)
+    spread *= 2.0
+    out[0] = weighted / spread if spread != 0.0 else 0.0
+    out[1] = 1.0 / weighted if weighted != 0.0 else 1e6
+    out[2] = 2.0 * complexity / n_pixels
+    out[3] = 0.0
+    if n_levels > 1:
+        out[3] = 2.0 * variance * total / n_pixels / (n_levels * (n_levels - 1.0))
+    out[4] = 2.0 * strength / total if total != 0.0 else 0.0

@@ -1,0 +1,199 @@
+"""From pixels and mask to the region whose features are taken, or the reason there is none.
+
+Both engines go through here first, so that they refuse the same regions with the
+same words. Order of steps as in pyradiomics: normalize, check, resegment, check, crop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.errors import SliceUnusableError
+from ildsdk.radiomics.settings import RadiomicsSettings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Region:
+    """The region of interest, cropped to its bounding box.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        float32 or float64 ``(height, width)``, C-contiguous, after normalization.
+    mask : ndarray
+        bool ``(height, width)``, C-contiguous, after resegmentation.
+    shape_mask : ndarray
+        bool ``(height, width)``, C-contiguous: the mask whose shape is measured. Where
+        resegmentation does not concern shape, it is the caller's mask inside the bounding
+        box of the resegmented one, as in pyradiomics.
+    values : ndarray
+        ``(n_pixels,)`` pixels of the mask in row order, finite.
+    pixel_spacing_mm : tuple of float
+        ``(row_spacing, column_spacing)``.
+    """
+
+    pixels: npt.NDArray[np.floating]
+    mask: npt.NDArray[np.bool_]
+    shape_mask: npt.NDArray[np.bool_]
+    values: npt.NDArray[np.floating]
+    pixel_spacing_mm: tuple[float, float]
+
+
+def check_arguments(
+    pixels_hu: npt.NDArray[np.generic],
+    lung_mask: npt.NDArray[np.generic],
+    pixel_spacing_mm: tuple[float, float],
+) -> None:
+    """Refuse what no caller should hand in.
+
+    Raises
+    ------
+    TypeError
+        Pixels are not real numbers, or the mask is not bool.
+    ValueError
+        Shapes differ or are not two-dimensional, or the spacing is not finite and > 0.
+    """
+    if not isinstance(pixels_hu, np.ndarray) or pixels_hu.dtype.kind not in "fiu":
+        found = getattr(pixels_hu, "dtype", type(pixels_hu).__name__)
+        raise TypeError(f"pixels_hu is {found}, expected an array of real numbers")
+    if not isinstance(lung_mask, np.ndarray) or lung_mask.dtype != np.bool_:
+        found = getattr(lung_mask, "dtype", type(lung_mask).__name__)
+        raise TypeError(f"lung_mask is {found}, expected a bool array")
+    if pixels_hu.ndim != 2 or pixels_hu.shape != lung_mask.shape:
+        raise ValueError(
+            f"pixels_hu has shape {pixels_hu.shape} and lung_mask {lung_mask.shape}, "
+            "expected the same (n_rows, n_columns)"
+        )
+    spacing = np.asarray(pixel_spacing_mm, dtype=np.float64)
+    if spacing.shape != (2,) or not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        raise ValueError(
+            f"pixel_spacing_mm is {pixel_spacing_mm!r}, expected two finite numbers > 0 (mm)"
+        )
+
+
+def find_region(
+    pixels_hu: npt.NDArray[Any],
+    lung_mask: npt.NDArray[np.bool_],
+    pixel_spacing_mm: tuple[float, float],
+    settings: RadiomicsSettings,
+) -> Region:
+    """Normalize, resegment, check and crop.
+
+    Parameters
+    ----------
+    pixels_hu : ndarray
+        Real numbers ``(n_rows, n_columns)``; whole numbers are taken over exactly, so that
+        no setting can overflow them.
+    lung_mask : ndarray
+        bool, same shape.
+    pixel_spacing_mm : tuple of float
+        ``(row_spacing, column_spacing)``.
+
+    Raises
+    ------
+    SliceUnusableError
+        ``roi-empty``, ``roi-too-small``, ``roi-degenerate`` (a line), ``roi-not-finite``,
+        ``image-not-finite`` or ``image-constant`` (normalization only).
+    """
+    pixels = pixels_hu
+    if settings.normalize:
+        pixels = _normalized(pixels, settings)
+    box = _checked_box(lung_mask, settings, "region of interest")
+    values = pixels[box][lung_mask[box]]
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        n_bad = int(np.count_nonzero(~np.isfinite(values)))
+        raise SliceUnusableError(
+            "roi-not-finite",
+            f"{n_bad} of {values.size} pixels of the region of interest are NaN or infinite, "
+            "expected none",
+        )
+    mask = lung_mask
+    if settings.resegment_range is not None:
+        low, high = _limits(values, settings)
+        # values first, then the whole slice: comparisons run in the image's own type
+        mask = np.zeros_like(lung_mask)
+        kept = values >= low
+        if high is not None:
+            kept &= values <= high
+        mask[box][lung_mask[box]] = kept
+        box = _checked_box(mask, settings, "resegmented region of interest")
+        values = pixels[box][mask[box]]
+    shape_mask = mask if settings.resegment_shape else lung_mask
+    if pixels.dtype != np.float32:
+        # float32 stays: bin edges are found in the image's own precision
+        pixels, values = pixels[box].astype(np.float64), values.astype(np.float64)
+    else:
+        pixels = np.ascontiguousarray(pixels[box])
+    return Region(
+        pixels=pixels,
+        mask=np.ascontiguousarray(mask[box]),
+        shape_mask=np.ascontiguousarray(shape_mask[box]),
+        values=values,
+        pixel_spacing_mm=(float(pixel_spacing_mm[0]), float(pixel_spacing_mm[1])),
+    )
+
+
+def _checked_box(
+    mask: npt.NDArray[np.bool_], settings: RadiomicsSettings, what: str
+) -> tuple[slice, slice]:
+    """Bounding box of the mask, or the reason it is no region."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        raise SliceUnusableError("roi-empty", f"the {what} has no pixel, expected some")
+    first_row, last_row = int(rows[0]), int(rows[-1])
+    columns = np.flatnonzero(mask[first_row : last_row + 1].any(axis=0))
+    first_column, last_column = int(columns[0]), int(columns[-1])
+    box = (slice(first_row, last_row + 1), slice(first_column, last_column + 1))
+    n_dimensions = int(last_row > first_row) + int(last_column > first_column)
+    if n_dimensions == 0:
+        raise SliceUnusableError("roi-too-small", f"the {what} is one pixel, expected more")
+    if n_dimensions < settings.minimum_roi_dimensions:
+        raise SliceUnusableError(
+            "roi-degenerate",
+            f"the {what} is a line one pixel wide, expected an area "
+            "(setting minimum_roi_dimensions allows lines)",
+        )
+    if settings.minimum_roi_size is not None:
+        n_pixels = int(np.count_nonzero(mask[box]))
+        if n_pixels <= settings.minimum_roi_size:
+            raise SliceUnusableError(
+                "roi-too-small",
+                f"the {what} has {n_pixels} pixels, expected more than "
+                f"{settings.minimum_roi_size} (setting minimum_roi_size)",
+            )
+    return box
+
+
+def _limits(values: npt.NDArray[Any], settings: RadiomicsSettings) -> tuple[Any, Any]:
+    """Lower and upper limit (None: no upper one), in the values' own type where relative."""
+    limits: list[Any] = sorted(settings.resegment_range or ())
+    # scalars keep the image's type on purpose: a float32 image has float32 limits
+    if settings.resegment_mode == "relative":
+        limits = [values.max() * limit for limit in limits]
+    elif settings.resegment_mode == "sigma":
+        mean, deviation = np.mean(values), np.std(values)
+        limits = [mean + deviation * limit for limit in limits]
+    return limits[0], limits[1] if len(limits) == 2 else None
+
+
+def _normalized(pixels: npt.NDArray[Any], settings: RadiomicsSettings) -> npt.NDArray[np.float64]:
+    """``scale (x - mean) / deviation`` over the whole slice, deviation with n - 1."""
+    real = pixels.astype(np.float64)
+    if not np.isfinite(real).all():
+        raise SliceUnusableError(
+            "image-not-finite",
+            "the slice holds NaN or infinite pixels, which normalization would spread",
+        )
+    deviation = float(real.std(ddof=1)) if real.size > 1 else 0.0
+    if deviation == 0.0:
+        raise SliceUnusableError(
+            "image-constant", "all pixels of the slice are equal: it cannot be normalized"
+        )
+    normalized: npt.NDArray[np.float64] = (real - float(real.mean())) * (1.0 / deviation)
+    if settings.remove_outliers is not None:
+        np.clip(normalized, -settings.remove_outliers, settings.remove_outliers, out=normalized)
+    return normalized * settings.normalize_scale

@@ -1,0 +1,32 @@
+"""Working memory of the fast engine, owned by the caller and used again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class RadiomicsScratch:
+    """Buffers that grow to the largest region seen and are then used again.
+
+    One scratch serves one thread at a time. Handing one in saves the allocation per
+    slice; values do not depend on it.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, npt.NDArray[Any]] = {}
+
+    def take(self, name: str, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """View of ``size`` items of the named buffer; contents are whatever was left there."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = np.zeros(max(size, 1), dtype=dtype)
+            self._buffers[name] = buffer
+        return buffer[:size]
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())
