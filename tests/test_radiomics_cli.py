@@ -52,7 +52,7 @@ def test_csv_has_a_row_for_each_slice_with_the_label(files: tuple[Path, Path]) -
 
 
 def test_json_and_settings(files: tuple[Path, Path]) -> None:
-    result = run(*files, "--output", "json", "--set", "bin_width=10", "--set", "distances=[1, 2]")
+    result = run(*files, "--format", "json", "--set", "bin_width=10", "--set", "distances=[1, 2]")
     rows = json.loads(result.stdout)
     chosen = RadiomicsSettings(bin_width=10, distances=(1, 2))
     expected = RadiomicsExtractor(chosen).extract(texture(1), blob(), (0.6, 0.8)).to_dict()

@@ -51,7 +51,12 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     help="Setting such as bin_width=10 or distances=[1,2]; may be repeated.",
 )
 @click.option(
-    "--output", type=click.Choice(_OUTPUTS), default="csv", show_default=True, help="Format."
+    "--format",
+    "output_format",
+    type=click.Choice(_OUTPUTS),
+    default="csv",
+    show_default=True,
+    help="Format.",
 )
 def radiomics(
     image: Path,
@@ -59,7 +64,7 @@ def radiomics(
     label: int,
     engine: RadiomicsEngine,
     pairs: tuple[str, ...],
-    output: str,
+    output_format: str,
 ) -> None:
     """Print the 102 radiomics features of IMAGE inside MASK, slice by slice.
 
@@ -85,7 +90,7 @@ def radiomics(
                 **result.to_dict(),
             }
         )
-    if output == "json":
+    if output_format == "json":
         click.echo(json.dumps(rows, indent=2, allow_nan=False))
         return
     text = io.StringIO()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.region import Region
 from ildsdk.radiomics.scratch import RadiomicsScratch
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 
 def firstorder_features(
@@ -42,7 +41,7 @@ def firstorder_features(
     )
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _select(values: Any, first: Any, stop: Any, rank: Any) -> Any:
     """Value of rank ``rank`` (from ``first``) in ``values[first:stop]``, which is reordered."""
     left = first
@@ -71,7 +70,7 @@ def _select(values: Any, first: Any, stop: Any, rank: Any) -> Any:
     return values[rank]
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _gather(
     pixels: Any, stride: Any, positions: Any, starts: Any, level: Any, one_level: Any
 ) -> Any:
@@ -84,7 +83,7 @@ def _gather(
     return n_here
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _percentile(
     pixels: Any, stride: Any, positions: Any, starts: Any, one_level: Any, place: Any
 ) -> Any:
@@ -114,7 +113,7 @@ def _percentile(
     return low + step * fraction
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _firstorder(
     values: Any,
     pixels: Any,

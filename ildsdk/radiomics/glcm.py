@@ -11,16 +11,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.radiomics.directions import distance_mm, half_directions
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.maximal_correlation import maximal_correlation
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import RadiomicsSettings
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 _N_FEATURES = 24
 _INVERSE_VARIANCE = 15
@@ -154,7 +153,7 @@ def _groups(
     return steps[kept], weights[kept], [slice(0, int(kept.sum()))]
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _count_pairs(
     levels: Any,
     origin: Any,
@@ -200,7 +199,7 @@ def _count_pairs(
         row_starts[a, grays.size] = n_cells
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _turn(
     columns: Any, counts: Any, row_starts: Any, to_columns: Any, to: Any, cursors: Any
 ) -> None:
@@ -222,7 +221,7 @@ def _turn(
             to[place] = counts[cell]
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _merge(
     counted_columns: Any,
     counted: Any,
@@ -286,7 +285,7 @@ def _merge(
     return total
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _glcm(
     grays: Any,
     row_starts: Any,

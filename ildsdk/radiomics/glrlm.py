@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.radiomics.directions import distance_mm, half_directions
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import WeightingNorm
@@ -38,6 +36,7 @@ from ildsdk.radiomics.size_matrix import (
     SMALL_LOW_GRAY,
     size_features,
 )
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 _ORDER = np.array(
     [
@@ -137,7 +136,7 @@ def _shares_a_line(image: LevelImage, direction: tuple[int, int]) -> bool:
     return bool(np.unique(lines).size < lines.size)
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _has_pair(levels: Any, origin: Any, positions: Any, step: Any) -> Any:
     """Whether any two pixels of the region are neighbors along the step."""
     ahead = levels[origin + step :]
@@ -149,7 +148,7 @@ def _has_pair(levels: Any, origin: Any, positions: Any, step: Any) -> Any:
     return is_found
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _run_ends(levels: Any, stride: Any, step: Any, lengths: Any, ends: Any) -> None:
     """Write to ``ends`` the length of the run that ends at a place, 0 where none ends.
 
@@ -175,7 +174,7 @@ def _run_ends(levels: Any, stride: Any, step: Any, lengths: Any, ends: Any) -> N
             end[column] = n if gray != ahead[column] else 0
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _cells(
     ends: Any,
     origin: Any,

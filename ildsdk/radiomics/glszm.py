@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.size_matrix import (
@@ -35,6 +33,7 @@ from ildsdk.radiomics.size_matrix import (
     SMALL_LOW_GRAY,
     size_features,
 )
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 _ORDER = np.array(
     [
@@ -91,7 +90,7 @@ def glszm_features(
     out[:] = features[_ORDER]
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _root(parents: Any, place: Any) -> Any:
     """Root of a place; the way is halved while it is walked."""
     while parents[place] != place:
@@ -100,7 +99,7 @@ def _root(parents: Any, place: Any) -> Any:
     return place
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _label(levels: Any, stride: Any, links: Any, parents: Any, areas: Any) -> None:
     """Union-find over equal neighbors; ``areas`` gets each zone's area at its root, else 0.
 
@@ -149,7 +148,7 @@ def _label(levels: Any, stride: Any, links: Any, parents: Any, areas: Any) -> No
         areas[root] += 1
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _cells(
     areas: Any,
     positions: Any,

@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import SliceUnusableError
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 from ildsdk.radiomics.region import Region
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import RadiomicsSettings
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 MAX_LEVELS = 65535
 
@@ -120,7 +119,7 @@ def level_image(
     )
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _fill(
     pixels: Any,
     mask: Any,

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 from ildsdk.radiomics.scratch import RadiomicsScratch
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 _LARGEST_BASIS = 160
 _MOST_RESTARTS = 20
@@ -91,7 +90,7 @@ def _by_definition(
     return float(np.sqrt(max(second, 0.0)))
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _apply(row_starts: Any, columns: Any, cells: Any, vector: Any, inner: Any, out: Any) -> None:
     """``inner = A^T vector`` and ``out = A inner``."""
     n_levels = vector.size
@@ -108,7 +107,7 @@ def _apply(row_starts: Any, columns: Any, cells: Any, vector: Any, inner: Any, o
         out[i] = total
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _remove(vector: Any, direction: Any) -> None:
     """Take the part along a unit vector out."""
     dot = 0.0
@@ -118,7 +117,7 @@ def _remove(vector: Any, direction: Any) -> None:
         vector[i] -= dot * direction[i]
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _unit(vector: Any) -> Any:
     """Scale to length 1 where there is any length; returns the length."""
     square = 0.0
@@ -131,7 +130,7 @@ def _unit(vector: Any) -> Any:
     return length
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _top_of_tridiagonal(diagonal: Any, beside: Any, n: Any, pivots: Any, vector: Any) -> Any:
     """Largest eigenvalue of a symmetric tridiagonal matrix; its unit vector to ``vector``.
 
@@ -185,7 +184,7 @@ def _top_of_tridiagonal(diagonal: Any, beside: Any, n: Any, pivots: Any, vector:
     return high
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _second_eigenvalue_root(
     row_starts: Any,
     columns: Any,

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.radiomics.directions import half_directions
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.size_matrix import (
@@ -35,6 +33,7 @@ from ildsdk.radiomics.size_matrix import (
     SMALL_LOW_GRAY,
     size_features,
 )
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 _GLDM_ORDER = np.array(
     [
@@ -104,7 +103,7 @@ def neighborhood_features(
     _ngtdm(image.starts, image.grays, differences, shares, products, ngtdm_out)
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _sweep(
     levels: Any,
     stride: Any,
@@ -148,7 +147,7 @@ def _sweep(
                     total[column] += np.int32(other[column])
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _by_level(
     n_neighbors: Any,
     n_dependent: Any,
@@ -192,7 +191,7 @@ def _by_level(
     return n_cells
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _ngtdm(starts: Any, grays: Any, differences: Any, shares: Any, products: Any, out: Any) -> None:
     """Five NGTDM features from counts and differences by level.
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 from ildsdk.radiomics.scratch import RadiomicsScratch
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 
 def shape2d_features(
@@ -39,7 +38,7 @@ def shape2d_features(
     _shape2d(mask, pixel_spacing_mm[0], pixel_spacing_mm[1], rim, hull, out)
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _turns_left(a: Any, b: Any, c: Any) -> Any:
     """Twice the signed area of the triangle a, b, c of half-pixel points (row, column)."""
     return (np.int64(b[0]) - a[0]) * (np.int64(c[1]) - a[1]) - (np.int64(b[1]) - a[1]) * (
@@ -47,7 +46,7 @@ def _turns_left(a: Any, b: Any, c: Any) -> Any:
     )
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _largest_distance(rim: Any, n_rows: Any, hull: Any, row_mm: Any, column_mm: Any) -> Any:
     """Largest distance of two outline vertices, which lie on their convex hull.
 
@@ -82,7 +81,7 @@ def _largest_distance(rim: Any, n_rows: Any, hull: Any, row_mm: Any, column_mm: 
     return np.sqrt(largest)
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def _shape2d(mask: Any, row_mm: Any, column_mm: Any, rim: Any, hull: Any, out: Any) -> None:
     height, width = mask.shape
     n_rows = 2 * height + 2

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
-from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
+from native_hash.jit import SCAN_FASTMATH, kernel
 
 # places in the vector that `size_features` writes
 (
@@ -36,7 +35,7 @@ from ildsdk.radiomics.kernel_options import KERNEL_OPTIONS
 N_SIZE_FEATURES = 16
 
 
-@numba.njit(**KERNEL_OPTIONS)
+@kernel(SCAN_FASTMATH)
 def size_features(
     grays: Any, sizes: Any, counts: Any, n_cells: Any, by_size: Any, out: Any
 ) -> None:
