@@ -79,5 +79,5 @@ def _zip_of(case: CaseRow) -> bytes:
             dataset.compress(JPEGLSLossless, generate_instance_uid=False)
             buffer = io.BytesIO()
             dataset.save_as(buffer)
-            target.writestr(zipfile.ZipInfo(f"{case.case_id}/{path.name}"), buffer.getvalue())
+            target.writestr(zipfile.ZipInfo(f"demo-study/{path.name}"), buffer.getvalue())
     return archive.getvalue()

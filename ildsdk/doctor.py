@@ -57,7 +57,7 @@ def run_checks() -> list[Check]:
         _tried("radiomics", "pyradiomics engine", _pyradiomics, absent="missing"),
         _tried("data", "embedded bundle", _bundle),
         _tried("data", "embedded index", _index),
-        _tried("answer", "one slice of the demo study", _demo_slice),
+        _tried("answer", "slices of the demo study", _demo_slice),
     ]
 
 
@@ -183,5 +183,5 @@ def _demo_slice() -> str:
     from ildsdk.settings import QuerySettings
 
     with Retriever.open() as retriever:
-        result = retriever.query(defaults.demo_study_path(), QuerySettings(every_mm=1000))
+        result = retriever.query(defaults.demo_study_path(), QuerySettings(every_mm=50))
     return f"answered on {result.provenance.provider}: decoding, mask, radiomics, networks, search"
