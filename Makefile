@@ -28,6 +28,7 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --group dev
 	touch $@
 
+# The first run compiles the kernels, which takes about half a minute; later ones do not.
 demo: $(VENV)/.run  ## Query a phantom study with the embedded bundle and index
 	$(BIN)/ildsdk demo
 

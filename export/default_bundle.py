@@ -259,6 +259,7 @@ def build_index_from_cases(
             Bundle.open(bundle_folder),
             name="phantom-default",
             calibration=calibration,
+            is_synthetic=True,
             progress=lambda done, total: bar.update(done - bar.n) and None,
         )
 

@@ -90,7 +90,8 @@ def read_cases_csv(path: str | Path) -> list[CaseRow]:
     if missing or unknown:
         raise ConfigError(
             f"cases table {path.name!r} has columns {', '.join(columns) or '(none)'}; expected "
-            f"{', '.join(REQUIRED_COLUMNS)} and optionally {', '.join(OPTIONAL_COLUMNS)}"
+            f"{', '.join(REQUIRED_COLUMNS)} and optionally {', '.join(OPTIONAL_COLUMNS)}, "
+            "separated by commas"
         )
     cases = [_case_row(path, line, row) for line, row in enumerate(rows, start=2)]
     if not cases:
@@ -136,6 +137,7 @@ def build_index(
     every_mm: float = 10.0,
     allow_empty_cases: bool = False,
     calibration: tuple[float, str] | None = None,
+    is_synthetic: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
     """Build an index from diagnosed cases.
@@ -161,6 +163,8 @@ def build_index(
     calibration : (float, str) or None
         Threshold of "no similar case" and how it was found, for example on held-out
         cases; None measures it on the index itself (see :func:`calibrate`).
+    is_synthetic : bool
+        The cases are phantoms, not patients; every answer will say so.
     progress : callable or None
         Called with (cases done, cases in all).
 
@@ -172,7 +176,7 @@ def build_index(
     out = Path(out)
     if out.exists():
         raise ConfigError(f"{out.name!r} exists already; choose a new folder, or use index add")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(out)
     # Renamed out of a temporary folder that goes away whatever happens.
     with tempfile.TemporaryDirectory(prefix=".index-", dir=out.parent) as parent:
         draft = Path(parent) / "index"
@@ -181,7 +185,7 @@ def build_index(
             name=name or out.name,
             bundle_hash=bundle.bundle_hash,
             embedding_size=bundle.embedding_size,
-            is_synthetic=bundle.is_synthetic,
+            is_synthetic=is_synthetic,
         ) as index:
             report = add_cases(
                 index,
@@ -195,6 +199,23 @@ def build_index(
             )
         draft.rename(out)
     return report
+
+
+def make_parent(out: Path) -> None:
+    """Make the folder an index goes into, and find out now whether it can be written.
+
+    Raises
+    ------
+    ConfigError
+        It cannot.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(prefix=".index-", dir=out.parent).cleanup()
+    except OSError as error:
+        raise ConfigError(
+            f"the folder of {out.name!r} cannot be written ({error.strerror}); choose another"
+        ) from error
 
 
 def add_cases(
@@ -254,7 +275,8 @@ def add_cases(
         why = f" ({first[0].reason}: {first[0].detail})" if first else ""
         raise InputError(
             f"{len(empty_cases)} of {len(cases)} cases gave no usable slice: {shown}{why}; "
-            "nothing was written. Remove them from the table, or allow empty cases"
+            "nothing was written. Remove them from the table, or allow empty cases "
+            "(--allow-empty-cases)"
         )
     _refuse_shared_patients(items, patient_hashes)
     for start in range(0, len(items), _SEGMENT_ITEMS):

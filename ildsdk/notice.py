@@ -1,4 +1,4 @@
-"""The sentence every presentation of an answer must show."""
+"""The sentences every presentation of an answer must show."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ _NOTICE = (
     "Research use only. Not a medical device, not for diagnosis: similar cases are shown "
     "to a reader who decides."
 )
-_SYNTHETIC = (
-    " The model or the cases are SYNTHETIC (computer-made phantoms): nothing here says "
-    "anything about a real patient."
+_SYNTHETIC_CASES = (
+    " The cases are SYNTHETIC (computer-made phantoms): nothing here says anything about a "
+    "real patient."
+)
+_SYNTHETIC_MODEL = (
+    " The model was trained on SYNTHETIC (computer-made) phantoms only: what it finds similar "
+    "among real patients has not been validated."
 )
 
 
-def notice(*, is_synthetic: bool) -> str:
-    """Say what the answer is not; more where model or cases are phantoms."""
-    return _NOTICE + (_SYNTHETIC if is_synthetic else "")
+def notice(*, model_is_synthetic: bool, cases_are_synthetic: bool) -> str:
+    """Say what the answer is not; more where the model or the cases are phantoms."""
+    text = _NOTICE
+    if model_is_synthetic:
+        text += _SYNTHETIC_MODEL
+    if cases_are_synthetic:
+        text += _SYNTHETIC_CASES
+    return text

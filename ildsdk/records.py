@@ -268,7 +268,9 @@ class Provenance:
     Attributes
     ----------
     is_synthetic : bool
-        True where bundle or index were made from phantom (synthetic) CT.
+        True where the indexed cases are phantoms (synthetic CT), not patients.
+    model_is_synthetic : bool
+        True where the model was trained on phantoms.
     notice : str
         The sentence every presentation of the answer must show.
     """
@@ -289,6 +291,7 @@ class Provenance:
     exclude_same_patient: bool
     no_match_threshold: float | None
     is_synthetic: bool
+    model_is_synthetic: bool
     notice: str
 
 

@@ -385,7 +385,6 @@ class Retriever:
 
     def _provenance(self, settings: QuerySettings) -> Provenance:
         info = self.index.info()
-        is_synthetic = self.bundle.is_synthetic or info.is_synthetic
         return Provenance(
             ildsdk_version=__version__,
             bundle_name=self.bundle.name,
@@ -402,8 +401,11 @@ class Retriever:
             every_mm=settings.every_mm,
             exclude_same_patient=settings.exclude_same_patient,
             no_match_threshold=self.index.no_match_threshold,
-            is_synthetic=is_synthetic,
-            notice=notice(is_synthetic=is_synthetic),
+            is_synthetic=info.is_synthetic,
+            model_is_synthetic=self.bundle.is_synthetic,
+            notice=notice(
+                model_is_synthetic=self.bundle.is_synthetic, cases_are_synthetic=info.is_synthetic
+            ),
         )
 
 

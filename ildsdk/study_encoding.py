@@ -86,7 +86,7 @@ def embed_study(
         bundle_hash=encoder.bundle.bundle_hash,
         provider=encoder.provider,
         is_synthetic=encoder.bundle.is_synthetic,
-        notice=notice(is_synthetic=encoder.bundle.is_synthetic),
+        notice=notice(model_is_synthetic=encoder.bundle.is_synthetic, cases_are_synthetic=False),
         slices=tuple(slices),
         skipped=tuple(skipped),
     )

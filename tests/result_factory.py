@@ -205,6 +205,7 @@ def make_result(*studies: StudyAnswer, is_synthetic: bool = True, **changes: obj
         exclude_same_patient=True,
         no_match_threshold=0.71,
         is_synthetic=is_synthetic,
+        model_is_synthetic=is_synthetic,
         notice=NOTICE,
     )
     result = QueryResult(

@@ -180,6 +180,34 @@ def test_a_defect_is_exit_1_without_the_message(
     assert "Doe" not in err
 
 
+def test_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run("doctor", "--format", "json", capsys=capsys)
+    checks = json.loads(out)
+    assert [check for check in checks if check["status"] == "failed"] == []
+    assert code == 0
+    assert {"provider", "kernels", "decoder", "data", "answer"} <= {c["area"] for c in checks}
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run("demo", "--out", tmp_path / "demo", "--format", "json", capsys=capsys)
+    assert code == 0, err
+    answer = json.loads(out)
+    assert answer["provenance"]["is_synthetic"]
+    assert len(answer["studies"][0]["slices"]) >= 10
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
+
+
+def test_index_of_own_cases_is_not_called_synthetic(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = run("query", world / "study", *parts(world), "--format", "json", capsys=capsys)
+    made = json.loads(out)["provenance"]
+    assert not made["is_synthetic"]
+    assert made["model_is_synthetic"]
+    assert "trained on SYNTHETIC" in made["notice"]
+    assert "cases are SYNTHETIC" not in made["notice"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run("completion", shell, capsys=capsys)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,17 @@ def test_cuda_agrees_with_cpu(bundle: Bundle) -> None:
         for provider in ("cpu", "cuda")
     ]
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-4)
+
+
+def test_telemetry_of_onnxruntime_is_switched_off() -> None:
+    code = (
+        "import onnxruntime\n"
+        "calls = []\n"
+        "onnxruntime.disable_telemetry_events = lambda: calls.append('off')\n"
+        "import ildsdk.runtime.session\n"
+        "assert calls == ['off']"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_not_a_model(tmp_path: Path) -> None:

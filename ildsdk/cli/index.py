@@ -40,6 +40,7 @@ def index() -> None:
 @index.command()
 @click.argument("out", type=new_path)
 @_cases_option
+@click.option("--synthetic", is_flag=True, help="The cases are phantoms, not patients: say so.")
 @click.option("--name", help="Name shown in answers [default: the folder's name].")
 @bundle_option
 @_every_mm_option
@@ -49,6 +50,7 @@ def index() -> None:
 def build(
     out: Path,
     cases_csv: Path,
+    synthetic: bool,
     name: str | None,
     bundle: Path | None,
     every_mm: float,
@@ -73,6 +75,7 @@ def build(
             settings=RuntimeSettings(**runtime),
             every_mm=every_mm,
             allow_empty_cases=allow_empty_cases,
+            is_synthetic=synthetic,
             progress=progress,
         )
     _print_report(report)
@@ -149,9 +152,11 @@ def verify(folder: Path | None) -> None:
 
 
 def _print_report(report: IngestReport) -> None:
+    threshold = report.no_match_threshold
+    found = "not measured, it needs two cases" if threshold is None else f"{threshold:.4f}"
     click.echo(
         f"{report.n_items} slices of {report.n_cases} cases indexed; threshold of 'no similar "
-        f"case': {report.no_match_threshold}"
+        f"case': {found}"
     )
     for case_id, items in report.skipped.items():
         counts: dict[str, int] = {}

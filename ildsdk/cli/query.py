@@ -127,7 +127,9 @@ def _write_page(result: QueryResult, report: Path, retriever: Retriever) -> None
     from ildsdk.reports.html import write_html
 
     write_html(result, report, thumbnails=retriever.thumbnail)
-    click.echo(f"page written: {report.name}", err=True)
+    # As it was typed, but never an absolute path: logs keep stderr.
+    shown = report.name if report.is_absolute() else report
+    click.echo(f"page written: {shown}", err=True)
 
 
 def _refuse_unwritable(report: Path) -> None:

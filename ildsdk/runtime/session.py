@@ -15,6 +15,9 @@ from ildsdk.settings import RuntimeSettings
 
 _LOG_FATAL = 4
 
+# Newer ONNX Runtime builds carry a telemetry client; this library sends nothing anywhere.
+ort.disable_telemetry_events()
+
 
 class Session:
     """A loaded ONNX model that runs on a known provider. Safe to share between threads.
