@@ -13,15 +13,15 @@ import numpy.typing as npt
 from ildsdk import defaults
 from ildsdk._version import __version__
 from ildsdk.answers import is_no_similar_case, label_statistics, rank_cases
+from ildsdk.array_input import slice_from_array
 from ildsdk.bundle import Bundle
-from ildsdk.dicom import Study, checked_pixels_hu, discover
+from ildsdk.dicom import Study, discover
 from ildsdk.encoder import EncodedSlice, Encoder
-from ildsdk.errors import ConfigError, InputError, NoUsableSliceError
+from ildsdk.errors import NoUsableSliceError
 from ildsdk.index import Index
 from ildsdk.notice import notice
 from ildsdk.records import (
     CaseRank,
-    CtSlice,
     EmbedResult,
     Neighbor,
     Provenance,
@@ -221,16 +221,7 @@ class Retriever:
         SliceUnusableError
             Implausible Hounsfield units, too little lung, or degenerate features.
         """
-        pixels, spacing = _checked_pixels(pixels_hu, pixel_spacing_mm)
-        ct_slice = CtSlice(
-            pixels_hu=pixels,
-            pixel_spacing_mm=spacing,
-            position_mm=None,
-            source="array",
-            study_instance_uid="",
-            series_instance_uid="",
-            sop_instance_uid="",
-        )
+        ct_slice = slice_from_array(pixels_hu, pixel_spacing_mm)
         return self._encoder.encode(ct_slice).embedding
 
     def search(
@@ -407,26 +398,3 @@ class Retriever:
                 model_is_synthetic=self.bundle.is_synthetic, cases_are_synthetic=info.is_synthetic
             ),
         )
-
-
-def _checked_pixels(
-    pixels_hu: npt.ArrayLike, pixel_spacing_mm: tuple[float, float]
-) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
-    pixels = np.ascontiguousarray(pixels_hu, dtype=np.float32)
-    if pixels.ndim != 2 or min(pixels.shape) < 64:
-        raise InputError(
-            f"pixels_hu has shape {pixels.shape}, expected (n_rows, n_columns) of at least 64 x 64"
-        )
-    if not np.isfinite(pixels).all():
-        raise InputError("pixels_hu holds NaN or infinity, expected finite Hounsfield units")
-    try:
-        row_spacing_mm, column_spacing_mm = (float(value) for value in pixel_spacing_mm)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"pixel_spacing_mm is {pixel_spacing_mm!r}, expected (row_spacing, column_spacing)"
-        ) from error
-    if not (0.1 <= row_spacing_mm <= 5 and 0.1 <= column_spacing_mm <= 5):
-        raise InputError(
-            f"pixel_spacing_mm is ({row_spacing_mm:g}, {column_spacing_mm:g}), expected 0.1 to 5 mm"
-        )
-    return checked_pixels_hu(pixels, "array"), (row_spacing_mm, column_spacing_mm)
