@@ -7,6 +7,11 @@ from typing import Any
 
 import numba
 
+from native_hash.cache_locator import read_baked_cache, stamp_by_content
+from native_hash.starting import start_numba
+
+start_numba()
+
 SCAN_FASTMATH = frozenset({"reassoc", "contract"})
 """Lets LLVM sum a dot product in vector lanes (5 x); NaN and signed zero keep their meaning."""
 
@@ -31,11 +36,15 @@ def kernel(fastmath: frozenset[str]) -> Callable[[Callable[..., Any]], Callable[
             "error_model": "numpy",
             "fastmath": set(fastmath),
         }
+        is_kept = True
         try:
             compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
         except (RuntimeError, OSError):
-            _uncached.append(function.__name__)
+            is_kept = False
             compiled = numba.njit(cache=False, **options)(function)
+        stamp_by_content(compiled)
+        if not (read_baked_cache(compiled) or is_kept):
+            _uncached.append(function.__name__)
         return compiled
 
     return decorate

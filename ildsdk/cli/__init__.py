@@ -21,6 +21,7 @@ from ildsdk.cli.embed import embed
 from ildsdk.cli.index import index
 from ildsdk.cli.query import query
 from ildsdk.cli.radiomics import radiomics
+from ildsdk.cli.warmup import warmup
 from ildsdk.errors import IldError, NoUsableSliceError
 
 _MAX_LISTED = 20
@@ -39,7 +40,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (query, embed, index, bundle, radiomics, demo, doctor, completion):
+for _command in (query, embed, index, bundle, radiomics, demo, doctor, warmup, completion):
     cli.add_command(_command)
 
 
