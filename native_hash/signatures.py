@@ -36,6 +36,27 @@ def draw_hyperplanes(
     return generator.standard_normal((n_tables, n_bits, dimension), dtype=np.float32)
 
 
+def checked_hyperplanes(
+    hyperplanes: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+    """Read-only view of hyperplanes, refused unless they can give signatures.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Wrong dtype, shape or layout, or a value that is not finite.
+    """
+    hyperplanes = checked(hyperplanes, np.float32, 3, "hyperplanes")
+    if hyperplanes.shape[0] < 1 or not 1 <= hyperplanes.shape[1] <= MAX_BITS:
+        raise ValueError(
+            f"hyperplanes have shape {hyperplanes.shape}, expected (n_tables >= 1, "
+            f"1 to {MAX_BITS} bits, dimension)"
+        )
+    if not np.isfinite(hyperplanes).all():
+        raise ValueError("hyperplanes hold a value that is not finite")
+    return hyperplanes
+
+
 def signatures(
     vectors: npt.NDArray[np.float32],
     hyperplanes: npt.NDArray[np.float32],
@@ -69,18 +90,13 @@ def signatures(
     if isinstance(vectors, np.ndarray) and vectors.ndim == 1:
         vectors = vectors[np.newaxis]
     vectors = checked(vectors, np.float32, 2, "vectors")
-    hyperplanes = checked(hyperplanes, np.float32, 3, "hyperplanes")
-    if hyperplanes.shape[0] < 1 or not 1 <= hyperplanes.shape[1] <= MAX_BITS:
-        raise ValueError(
-            f"hyperplanes have shape {hyperplanes.shape}, expected (n_tables >= 1, "
-            f"1 to {MAX_BITS} bits, dimension)"
-        )
+    hyperplanes = checked_hyperplanes(hyperplanes)
     if vectors.shape[1] != hyperplanes.shape[2]:
         raise ValueError(
             f"vectors have {vectors.shape[1]} dimensions, hyperplanes {hyperplanes.shape[2]}"
         )
-    if not (np.isfinite(vectors).all() and np.isfinite(hyperplanes).all()):
-        raise ValueError("vectors or hyperplanes hold a value that is not finite")
+    if not np.isfinite(vectors).all():
+        raise ValueError("vectors hold a value that is not finite")
     packed = np.empty((vectors.shape[0], hyperplanes.shape[0]), np.uint64)
     implementation(engine).sign_bits(vectors, hyperplanes, packed)
     return packed
