@@ -8,20 +8,35 @@ bits. Importing this package does not load numba: the first use of the engine do
 from __future__ import annotations
 
 from native_hash.buckets import Buckets, bucket_table
+from native_hash.codes import Codes, build_codes
 from native_hash.engine import Engine, kernel_cache_is_used, warmup
 from native_hash.neighbors import CheckedRows, NeighborHeap, checked_rows, top_n, unit_rows
+from native_hash.probing import Tables, probe_order
+from native_hash.segments import SegmentCodes, segment_codes, segment_codes_problems
 from native_hash.signatures import MAX_BITS, draw_hyperplanes, signatures
+from native_hash.sketch import Sketch, SketchSetting
+from native_hash.sketch_building import build_sketch
 
 __all__ = [
     "MAX_BITS",
     "Buckets",
     "CheckedRows",
+    "Codes",
     "Engine",
     "NeighborHeap",
+    "SegmentCodes",
+    "Sketch",
+    "SketchSetting",
+    "Tables",
     "bucket_table",
+    "build_codes",
+    "build_sketch",
     "checked_rows",
     "draw_hyperplanes",
     "kernel_cache_is_used",
+    "probe_order",
+    "segment_codes",
+    "segment_codes_problems",
     "signatures",
     "top_n",
     "unit_rows",

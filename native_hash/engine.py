@@ -19,15 +19,15 @@ def implementation(engine: Engine) -> ModuleType:
     ValueError
         The name is unknown.
     """
-    if engine not in get_args(Engine):
-        raise ValueError(f"engine is {engine!r}, expected one of {', '.join(get_args(Engine))}")
     if engine == "numba":
         from native_hash import kernels
 
         return kernels
-    from native_hash import reference
+    if engine == "numpy":
+        from native_hash import reference
 
-    return reference
+        return reference
+    raise ValueError(f"engine is {engine!r}, expected one of {', '.join(get_args(Engine))}")
 
 
 def checked(array: object, dtype: npt.DTypeLike, n_dimensions: int, name: str) -> npt.NDArray[Any]:
@@ -57,16 +57,20 @@ def checked(array: object, dtype: npt.DTypeLike, n_dimensions: int, name: str) -
 
 def warmup() -> None:
     """Compile every kernel, or load it from the cache, so that the first search is fast."""
-    from native_hash.buckets import bucket_table
+    from native_hash.codes import Codes, build_codes
     from native_hash.neighbors import NeighborHeap, checked_rows
+    from native_hash.probing import Tables
     from native_hash.signatures import signatures
 
-    vectors = np.eye(2, 8, dtype=np.float32)
+    rows = checked_rows(np.eye(2, 8, dtype=np.float32))
+    vectors = rows.values
     bits = signatures(vectors, vectors[np.newaxis])
+    candidates = Tables.build(bits, vectors[np.newaxis]).candidates(vectors[0], 2)
     heap = NeighborHeap(vectors, 1)
-    rows = checked_rows(vectors)
+    heap.offer(rows, codes=Codes.from_arrays(rows, build_codes(rows)))
     heap.offer(rows)
-    heap.offer_candidates(0, rows, bucket_table(bits[:, 0].copy(), 2).rows)
+    heap.offer_candidates(0, rows, candidates)
+    heap.result()
 
 
 def kernel_cache_is_used() -> bool:

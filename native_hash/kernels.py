@@ -1,8 +1,7 @@
 """The fast twins of ``reference.py``: same names, same arguments, same bits.
 
 Preconditions are those of the reference, not checked here: C-contiguous, finite, dtypes as
-named, candidates distinct and in range. All jitted code lives in this one file, because
-numba's cache does not notice an edit in another.
+named, candidates distinct and in range.
 """
 
 from __future__ import annotations
@@ -43,6 +42,20 @@ def canonical_dot(left: Float32, i: int, right: Float32, k: int) -> Any:
     for j in range(end, d):
         tail += np.float64(left[i, j]) * np.float64(right[k, j])
     return (((l0 + l1) + (l2 + l3)) + ((l4 + l5) + (l6 + l7))) + tail
+
+
+@kernel(SCAN_FASTMATH)
+def row_norms(values: Float32, norms: npt.NDArray[np.float64]) -> Any:
+    """Twin of ``reference.row_norms``; the last bits depend on the order of summation."""
+    largest = np.float64(0.0)
+    for row in range(values.shape[0]):
+        total = np.float64(0.0)
+        for j in range(values.shape[1]):
+            total += np.float64(values[row, j]) * np.float64(values[row, j])
+        norms[row] = np.sqrt(total)
+        if not norms[row] <= largest:  # also where it is NaN, which then stays
+            largest = norms[row] if largest == largest else largest
+    return largest
 
 
 @kernel(CANONICAL_FASTMATH)
@@ -228,3 +241,30 @@ def scan_candidates(
             threshold = threshold_of(best_scores, q, filled, slacks[q])
     n_filled[q] = filled
     return n_scored
+
+
+@kernel(SCAN_FASTMATH)
+def sort_answers(best_scores: Float32, best_rows: Int64, n_filled: Int64) -> None:
+    """Twin of ``reference.sort_answers``: heap sort."""
+    for q in range(best_scores.shape[0]):
+        for i in range(n_filled[q], best_scores.shape[1]):
+            best_scores[q, i] = -np.inf
+            best_rows[q, i] = -1
+        for end in range(n_filled[q] - 1, 0, -1):
+            score, row = best_scores[q, end], best_rows[q, end]
+            best_scores[q, end], best_rows[q, end] = best_scores[q, 0], best_rows[q, 0]
+            i = 0
+            while True:
+                child = 2 * i + 1
+                if child >= end:
+                    break
+                if child + 1 < end and is_worse(
+                    best_scores[q, child + 1], best_rows[q, child + 1],
+                    best_scores[q, child], best_rows[q, child],
+                ):  # fmt: skip
+                    child += 1
+                if not is_worse(best_scores[q, child], best_rows[q, child], score, row):
+                    break
+                best_scores[q, i], best_rows[q, i] = best_scores[q, child], best_rows[q, child]
+                i = child
+            best_scores[q, i], best_rows[q, i] = score, row

@@ -8,12 +8,20 @@ query or a batch, one matrix or several, candidates in any order, either engine.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from native_hash.code_layout import query_code_limit
 from native_hash.engine import Engine, checked, implementation
 
+if TYPE_CHECKING:
+    from native_hash.codes import Codes
+    from native_hash.sketch import Sketch, SketchSetting
+
+_ABOVE, _TINY = 1 + 1e-6, 1e-30  # float32 rounding, and no division by a norm of zero
+_NOTHING = checked(np.empty(0, np.uint8), np.uint8, 1, "excluded")
 _LARGEST_NORM = 2.0**60  # products of two such rows stay far inside float32
 
 
@@ -42,13 +50,19 @@ def checked_rows(matrix: npt.NDArray[np.float32]) -> CheckedRows:
         Wrong dtype, shape or layout, NaN or infinity, or a norm above 2**60.
     """
     values = checked(matrix, np.float32, 2, "matrix")
-    squares = np.einsum("ij,ij->i", values, values, dtype=np.float64)
-    if not np.isfinite(squares).all():
-        raise ValueError("matrix holds a value that is not finite")
-    max_norm = float(np.sqrt(squares.max(initial=0.0)))
-    if max_norm > _LARGEST_NORM:
-        raise ValueError(f"a row of the matrix has norm {max_norm:.3g}, expected at most 2**60")
-    return CheckedRows(values, max_norm)
+    return CheckedRows(values, float(_checked_norms(values, "matrix").max(initial=0.0)))
+
+
+def _checked_norms(
+    values: npt.NDArray[np.float32], name: str, engine: Engine = "numpy"
+) -> npt.NDArray[np.float64]:
+    norms = np.empty(values.shape[0], np.float64)
+    largest = implementation(engine).row_norms(values, norms)
+    if not largest <= _LARGEST_NORM:  # also where it is NaN
+        if np.isfinite(largest):
+            raise ValueError(f"a row of {name} has norm {largest:.3g}, expected at most 2**60")
+        raise ValueError(f"{name} holds a value that is not finite")
+    return norms
 
 
 def unit_rows(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -87,14 +101,13 @@ class NeighborHeap:
             raise ValueError(f"n is {n}, expected at least 1")
         if isinstance(queries, np.ndarray) and queries.ndim == 1:
             queries = queries[np.newaxis]
-        checked_queries = checked_rows(checked(queries, np.float32, 2, "queries"))
         self._functions = implementation(engine)
-        self._queries = checked_queries.values
-        wide = self._queries.astype(np.float64)
-        self._norms = np.sqrt((wide * wide).sum(axis=1))
+        self._engine = engine
+        self._queries = checked(queries, np.float32, 2, "queries")
+        self._norms = _checked_norms(self._queries, "queries", engine)
         n_queries = self._queries.shape[0]
-        self._scores = np.full((n_queries, n), -np.inf, np.float32)
-        self._rows = np.full((n_queries, n), -1, np.int64)
+        self._scores = np.empty((n_queries, n), np.float32)
+        self._rows = np.empty((n_queries, n), np.int64)
         self._n_filled = np.zeros(n_queries, np.int64)
         self._n_scored = np.zeros(n_queries, np.int64)
 
@@ -102,6 +115,7 @@ class NeighborHeap:
         self,
         rows: CheckedRows,
         *,
+        codes: Codes | None = None,
         first_row: int = 0,
         excluded: npt.NDArray[np.bool_] | None = None,
     ) -> None:
@@ -109,6 +123,8 @@ class NeighborHeap:
 
         Parameters
         ----------
+        codes : Codes, optional
+            Codes of this matrix: the same answer sooner. The numpy engine has no use for them.
         first_row : int
             Number under which row 0 of this matrix appears in the answer.
         excluded : ndarray, optional
@@ -116,6 +132,17 @@ class NeighborHeap:
         """
         flags = self._checked_excluded(rows, excluded)
         slacks = self._slacks(rows)
+        if codes is not None and self._engine == "numba":
+            from native_hash.code_kernels import search_codes
+
+            search_codes(
+                rows.values, self._queries, first_row, slacks, flags,
+                codes.codes, codes.scales, codes.errors, codes.rows,
+                codes.centers, codes.cosines, codes.block_cosines, codes.starts,
+                query_code_limit(rows.values.shape[1]), rows.max_norm * _ABOVE + _TINY,
+                self._scores, self._rows, self._n_filled, self._n_scored,
+            )  # fmt: skip
+            return
         self._functions.scan(
             rows.values,
             self._queries,
@@ -167,6 +194,36 @@ class NeighborHeap:
             self._n_filled,
         )
 
+    def offer_sketch(
+        self,
+        sketch: Sketch,
+        setting: SketchSetting,
+        *,
+        first_row: int = 0,
+        excluded: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Offer the rows a sketch takes for the best: most of them, not certainly all.
+
+        Parameters
+        ----------
+        setting : SketchSetting
+            From :meth:`Sketch.setting`.
+        """
+        flags = self._checked_excluded(sketch.vectors, excluded)
+        for query_number, slack in enumerate(self._slacks(sketch.vectors)):
+            counts = sketch.search(
+                self._queries,
+                query_number,
+                setting,
+                best_scores=self._scores,
+                best_rows=self._rows,
+                n_filled=self._n_filled,
+                slack=float(slack),
+                excluded=flags,
+                first_row=first_row,
+            )
+            self._n_scored[query_number] += counts[1]
+
     def result(
         self,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -179,14 +236,12 @@ class NeighborHeap:
         scores : ndarray
             float32 ``(m, n)``, never NaN; -inf where rows is -1.
         n_scored : ndarray
-            int64 ``(m,)``, rows offered and not excluded.
+            int64 ``(m,)``: rows offered and not excluded; with codes the codes read, padding
+            and excluded rows among them.
         """
-        order = np.lexsort((self._rows, -self._scores))
-        return (
-            np.take_along_axis(self._rows, order, axis=1),
-            np.take_along_axis(self._scores, order, axis=1),
-            self._n_scored.copy(),
-        )
+        rows, scores = self._rows.copy(), self._scores.copy()
+        self._functions.sort_answers(scores, rows, self._n_filled)
+        return rows, scores, self._n_scored.copy()
 
     def _checked_excluded(
         self, rows: CheckedRows, excluded: npt.NDArray[np.bool_] | None
@@ -195,7 +250,7 @@ class NeighborHeap:
         if d != self._queries.shape[1]:
             raise ValueError(f"queries have {self._queries.shape[1]} dimensions, the matrix {d}")
         if excluded is None:
-            return checked(np.empty(0, np.uint8), np.uint8, 1, "excluded")
+            return _NOTHING
         flags = checked(excluded, np.bool_, 1, "excluded")
         if flags.size != n:
             raise ValueError(f"excluded has {flags.size} entries, the matrix {n} rows")
@@ -209,8 +264,8 @@ class NeighborHeap:
         rounding the score and the threshold, and the underflow of d products.
         """
         d = self._queries.shape[1]
-        slacks: npt.NDArray[np.float64] = (d + 8) * 2.0**-23 * self._norms * rows.max_norm
-        slacks += d * 2.0**-126
+        relative = (d + 8) * 2.0**-23 * rows.max_norm
+        slacks: npt.NDArray[np.float64] = relative * self._norms + d * 2.0**-126
         slacks.flags.writeable = False
         return slacks
 

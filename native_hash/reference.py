@@ -54,6 +54,18 @@ def canonical_dots(vectors: Float32, query: Float32) -> npt.NDArray[np.float64]:
     return total
 
 
+def row_norms(values: Float32, norms: npt.NDArray[np.float64]) -> float:
+    """Euclidean norm of each row ``(n, d)``, summed in float64, into float64 ``(n,)``.
+
+    Returns
+    -------
+    float
+        Largest norm, 0 where there is no row, NaN where a value is NaN.
+    """
+    norms[...] = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+    return float(norms.max(initial=0.0))
+
+
 def sign_bits(vectors: Float32, hyperplanes: Float32, signatures: UInt64) -> None:
     """Signatures of vectors: bit i of table t is ``hyperplanes[t, i] . x > 0``.
 
@@ -184,6 +196,22 @@ def scan_candidates(
         candidates = candidates[excluded[candidates] == 0]
     _offer(matrix, queries[q], q, candidates, first_row, best_scores, best_rows, n_filled)
     return int(candidates.size)
+
+
+def sort_answers(best_scores: Float32, best_rows: Int64, n_filled: Int64) -> None:
+    """Order the answers of each query, best first, in place.
+
+    Parameters
+    ----------
+    best_scores, best_rows, n_filled : ndarray
+        State of :func:`scan`; entries beyond the fill become -inf and -1.
+    """
+    for q, filled in enumerate(n_filled):
+        order = np.lexsort((best_rows[q, :filled], -best_scores[q, :filled]))
+        best_scores[q, :filled] = best_scores[q, order]
+        best_rows[q, :filled] = best_rows[q, order]
+        best_scores[q, filled:] = -np.inf
+        best_rows[q, filled:] = -1
 
 
 def _offer(

@@ -1,0 +1,345 @@
+"""Certified exact search: the answer is that of comparing with every row, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from native_hash import (
+    CheckedRows,
+    Codes,
+    NeighborHeap,
+    build_codes,
+    checked_rows,
+    code_reference,
+    reference,
+    top_n,
+    unit_rows,
+)
+from native_hash.code_layout import BLOCK_ROWS, padded_dimension, query_code_limit
+from native_hash.codes import codes_problems
+
+Float32 = npt.NDArray[np.float32]
+Answer = tuple[npt.NDArray[np.int64], Float32, npt.NDArray[np.int64]]
+
+
+def clustered(generator: np.random.Generator, n: int, d: int, n_clusters: int = 20) -> Float32:
+    centers = generator.standard_normal((n_clusters, d))
+    return unit_rows(
+        centers[generator.integers(0, n_clusters, n)] + 0.15 * generator.standard_normal((n, d))
+    )
+
+
+def uniform(generator: np.random.Generator, n: int, d: int) -> Float32:
+    return unit_rows(generator.standard_normal((n, d)))
+
+
+def by_codes(
+    rows: CheckedRows, codes: Codes, queries: Float32, n: int, excluded: Any = None
+) -> Answer:
+    heap = NeighborHeap(queries, n)
+    heap.offer(rows, codes=codes, excluded=excluded)
+    return heap.result()
+
+
+def brute_force(
+    vectors: Float32, queries: Float32, n: int, excluded: npt.NDArray[np.bool_] | None = None
+) -> tuple[npt.NDArray[np.int64], Float32]:
+    """Every row in float64, ordered by score, then row: nothing of native_hash's search."""
+    answers = np.full((len(queries), n), -1, np.int64)
+    scores = np.full((len(queries), n), -np.inf, np.float32)
+    for i, query in enumerate(queries):
+        exact = reference.canonical_dots(vectors, query).astype(np.float32)
+        left = np.arange(len(vectors)) if excluded is None else np.flatnonzero(~excluded)
+        best = left[np.lexsort((left, -exact[left]))][:n]
+        answers[i, : best.size], scores[i, : best.size] = best, exact[best]
+    return answers, scores
+
+
+def adversarial(generator: np.random.Generator, vectors: Float32, n_each: int) -> Float32:
+    """Queries meant to break bounds: rows, near rows, opposites, means, axes, codes' own grid."""
+    rows = vectors[generator.integers(0, len(vectors), n_each)]
+    others = vectors[generator.integers(0, len(vectors), n_each)]
+    d = vectors.shape[1]
+    noise = generator.standard_normal(rows.shape)
+    grid = np.rint(rows * 127 / np.abs(rows).max(axis=1, keepdims=True))
+    axes = np.eye(d)[generator.integers(0, d, n_each)]
+    return unit_rows(
+        np.concatenate(
+            [rows, rows + 1e-4 * noise, rows + 1e-7 * noise, -rows, rows + others, rows - others,
+             noise, grid, axes]
+        )
+    )  # fmt: skip
+
+
+def adversarial_set(generator: np.random.Generator, kind: str, n: int, d: int) -> Float32:
+    """Rows with duplicates, near duplicates, opposites and a zero row among them."""
+    vectors = (clustered if kind == "clustered" else uniform)(generator, n, d)
+    vectors[n // 4 : n // 4 + 60] = vectors[:60]
+    vectors[n // 2 : n // 2 + 60] = unit_rows(
+        vectors[:60] + 1e-4 * generator.standard_normal((60, d))
+    )
+    vectors[-60:] = -vectors[:60]
+    vectors[7] = 0
+    return vectors
+
+
+@pytest.mark.parametrize("kind", ["clustered", "uniform"])
+@pytest.mark.parametrize(("n", "d"), [(3000, 128), (2500, 37), (300, 8), (5, 3)])
+def test_the_answer_is_the_brute_force_answer(kind: str, n: int, d: int) -> None:
+    generator = np.random.default_rng(n + d)
+    vectors = adversarial_set(generator, kind, n, d) if n >= 300 else uniform(generator, n, d)
+    rows = checked_rows(vectors)
+    codes = Codes.from_arrays(rows, build_codes(rows))
+    queries = adversarial(generator, vectors, 6)
+    excluded = generator.random(n) < 0.4
+    for n_answers in (1, 10, 100):
+        for mask in (None, excluded):
+            expected = brute_force(vectors, queries, n_answers, mask)
+            found = by_codes(rows, codes, queries, n_answers, mask)
+            np.testing.assert_array_equal(found[0], expected[0])
+            np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["clustered", "uniform"])
+def test_twenty_thousand_adversarial_queries(kind: str) -> None:
+    generator = np.random.default_rng(5)
+    vectors = adversarial_set(generator, kind, 20_000, 128)
+    rows = checked_rows(vectors)
+    codes = Codes.from_arrays(rows, build_codes(rows))
+    queries = adversarial(generator, vectors, 1112)
+    assert len(queries) >= 10_000
+    for n_answers in (1, 10, 100):
+        expected = top_n(rows, queries, n_answers, engine="numba")
+        for i in generator.integers(0, len(queries), 100):
+            np.testing.assert_array_equal(
+                expected[0][i], brute_force(vectors, queries[i : i + 1], n_answers)[0][0]
+            )
+        found = by_codes(rows, codes, queries, n_answers)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+    print(f"{kind}: {len(queries)} queries, N = 1, 10, 100: equal")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 400), d=st.integers(1, 40), n_answers=st.integers(1, 30),
+    scale=st.sampled_from([1.0, 1e-3, 50.0]), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_any_matrix_and_any_norms(n: int, d: int, n_answers: int, scale: float, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    vectors = (scale * generator.standard_normal((n, d))).astype(np.float32)
+    vectors[generator.random(n) < 0.2] = vectors[0]
+    queries = generator.standard_normal((3, d)).astype(np.float32)
+    queries[2] = vectors[0]
+    rows = checked_rows(vectors)
+    found = by_codes(rows, Codes.from_arrays(rows, build_codes(rows)), queries, n_answers)
+    expected = brute_force(vectors, queries, n_answers)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_more_survivors_than_room_are_settled_in_between() -> None:
+    generator = np.random.default_rng(0)
+    vectors = np.repeat(uniform(generator, 3, 16), 4000, axis=0)
+    rows = checked_rows(vectors)
+    codes = Codes.from_arrays(rows, build_codes(rows))
+    found = by_codes(rows, codes, vectors[:1], 5)
+    np.testing.assert_array_equal(found[0], [[0, 1, 2, 3, 4]])
+
+
+def test_several_matrices_share_one_heap() -> None:
+    generator = np.random.default_rng(1)
+    parts = [clustered(generator, n, 32) for n in (3000, 300, 2200)]
+    queries = adversarial(generator, parts[0], 5)
+    heap, first = NeighborHeap(queries, 10), 0
+    for part in parts:
+        rows = checked_rows(part)
+        heap.offer(rows, codes=Codes.from_arrays(rows, build_codes(rows)), first_row=first)
+        first += len(part)
+    np.testing.assert_array_equal(
+        heap.result()[0], brute_force(np.concatenate(parts), queries, 10)[0]
+    )
+
+
+def test_one_query_a_batch_and_many_threads_give_the_same_bits() -> None:
+    generator = np.random.default_rng(2)
+    vectors = clustered(generator, 6000, 64)
+    rows = checked_rows(vectors)
+    codes = Codes.from_arrays(rows, build_codes(rows))
+    queries = adversarial(generator, vectors, 10)
+    batch = by_codes(rows, codes, queries, 10)
+    with ThreadPoolExecutor(8) as pool:
+        single = list(pool.map(lambda query: by_codes(rows, codes, query, 10), queries))
+    np.testing.assert_array_equal(np.concatenate([a[0] for a in single]), batch[0])
+    np.testing.assert_array_equal(np.concatenate([a[1] for a in single]), batch[1])
+
+
+def test_buckets_are_kept_only_where_they_prune() -> None:
+    generator = np.random.default_rng(3)
+    for vectors, is_bucketed in (
+        (clustered(generator, 6000, 64), True),
+        (uniform(generator, 6000, 64), False),
+        (clustered(generator, 500, 64), False),
+    ):
+        rows = checked_rows(vectors)
+        codes = Codes.from_arrays(rows, build_codes(rows))
+        assert (codes.n_buckets > 1) == is_bucketed
+        n_read = by_codes(rows, codes, vectors[:200], 10)[2]
+        assert (n_read.mean() < 0.5 * len(vectors)) == is_bucketed
+
+
+def test_codes_are_those_of_the_definition() -> None:
+    from native_hash import code_kernels
+    from native_hash.block_hits import block_hits
+    from native_hash.jit import SCAN_FASTMATH, kernel
+
+    @kernel(SCAN_FASTMATH)
+    def one_block(
+        codes: Any,
+        block: int,
+        query: Any,
+        scales: Any,
+        errors: Any,
+        scale: Any,
+        cutoff: Any,
+        out: Any,
+    ) -> Any:
+        return block_hits(codes, block, query, scales, errors, scale, np.float32(0.5), cutoff, out)
+
+    generator = np.random.default_rng(4)
+    for d in (1, 7, 128, 513):
+        vectors = generator.standard_normal((40, d)).astype(np.float32)
+        vectors[3] = 0
+        rows = np.full(48, -1, np.int32)
+        rows[:40] = generator.permutation(40)
+        found, expected = (
+            (
+                np.full((3, padded_dimension(d) // 2, BLOCK_ROWS, 2), 99, np.int8),
+                np.empty(48, np.float32),
+                np.empty(48, np.float32),
+            )
+            for _ in range(2)
+        )
+        code_kernels.encode_rows(vectors, rows, *found)
+        code_reference.encode_rows(vectors, rows, *expected)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_allclose(found[1], expected[1], rtol=2e-7)
+        np.testing.assert_allclose(found[2], expected[2], rtol=2e-6, atol=1e-9)
+        query, limit = generator.standard_normal(d).astype(np.float32), query_code_limit(d)
+        codes, scale, rest = code_reference.encode_query(query, limit)
+        again = np.empty_like(codes)
+        kernel_scale, kernel_rest, _ = code_kernels.encode_query(query[np.newaxis], 0, limit, again)
+        np.testing.assert_array_equal(again, codes)
+        assert kernel_scale == scale
+        assert kernel_rest == pytest.approx(rest, rel=1e-5)
+        for block in range(3):
+            estimates = np.empty(BLOCK_ROWS, np.float32)
+            wanted = code_reference.block_estimates(found[0], block, codes, found[1], scale)
+            cutoff = np.float32(np.median(wanted))
+            hits = one_block(found[0], block, codes, found[1], found[2], scale, cutoff, estimates)
+            np.testing.assert_array_equal(estimates, wanted)
+            places = slice(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
+            upper = wanted + found[2][places] * np.float32(0.5)
+            bits = [(hits >> lane) & 1 for lane in range(BLOCK_ROWS)]
+            np.testing.assert_array_equal(bits, upper >= cutoff)
+
+
+def test_the_bound_of_each_row_holds() -> None:
+    """score = estimate +- error * |query across the row|, in float64."""
+    generator = np.random.default_rng(6)
+    vectors = clustered(generator, 64, 48)
+    rows = np.arange(64, dtype=np.int32)
+    codes = np.empty((4, 24, BLOCK_ROWS, 2), np.int8)
+    scales, errors = np.empty(64, np.float32), np.empty(64, np.float32)
+    code_reference.encode_rows(vectors, rows, codes, scales, errors)
+    integers = codes.transpose(0, 2, 1, 3).reshape(64, 48).astype(np.float64)
+    for query in adversarial(generator, vectors, 20).astype(np.float64):
+        scores = vectors.astype(np.float64) @ query
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        across = np.sqrt(np.maximum(query @ query - (scores / norms) ** 2, 0))
+        doubt = np.abs(scores - (integers @ query) * scales)
+        assert (doubt <= errors * across + 2e-7).all()
+
+
+def test_damaged_codes_are_refused_or_found() -> None:
+    generator = np.random.default_rng(7)
+    rows = checked_rows(clustered(generator, 3000, 16))
+    good = build_codes(rows)
+    assert codes_problems(rows, good) == []
+
+    def changed(name: str, edit: Any) -> dict[str, npt.NDArray[Any]]:
+        arrays = {key: array.copy() for key, array in good.items()}
+        edit(arrays[name])
+        return arrays
+
+    def double_row(array: npt.NDArray[Any]) -> None:
+        places = np.flatnonzero(array >= 0)
+        array[places[0]] = array[places[1]]
+
+    for arrays in (
+        {key: array for key, array in good.items() if key != "rows"},
+        {**good, "more": good["rows"]},
+        {**good, "codes": good["codes"].view(np.uint8)},
+        {**good, "scales": good["scales"][:-1]},
+        changed("rows", lambda a: a.fill(5)),
+        changed("rows", lambda a: a.__setitem__(0, 3000)),
+        changed("rows", double_row),
+        changed("starts", lambda a: a.__setitem__(1, 10**6)),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            Codes.from_arrays(rows, arrays)
+        assert codes_problems(rows, arrays)
+    for name, edit in (
+        ("codes", lambda a: a.__setitem__((0, 0, 0, 0), a[0, 0, 0, 0] ^ 1)),
+        ("scales", lambda a: a.__setitem__(0, a[0] * np.float32(1.01))),
+        ("errors", lambda a: a.__setitem__(0, 0)),
+        ("cosines", lambda a: a.__setitem__(0, 1)),
+        ("block_cosines", lambda a: a.__setitem__((0, 1), 1)),
+        ("centers", lambda a: a.__setitem__(0, -a[0])),
+    ):
+        assert codes_problems(rows, changed(name, edit)), name
+
+
+PORTABLE = """
+import sys
+import numpy as np
+from native_hash import *
+vectors = np.load(sys.argv[1])
+rows = checked_rows(vectors)
+heap = NeighborHeap(vectors[::50] + vectors[1::50], 10)
+heap.offer(rows, codes=Codes.from_arrays(rows, build_codes(rows)))
+found = heap.result()
+np.savez(sys.argv[2], rows=found[0], scores=found[1])
+"""
+
+
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
+def test_older_processors_give_the_same_answers(tmp_path: Path, processor: str) -> None:
+    if "x86" not in os.uname().machine:
+        pytest.skip("names x86 processors")
+    vectors = clustered(np.random.default_rng(8), 3000, 48)
+    np.save(tmp_path / "vectors.npy", vectors)
+    environment = {
+        **os.environ, "NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "",
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+    }  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-c", PORTABLE, tmp_path / "vectors.npy", tmp_path / "found.npz"],
+        env=environment, check=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    expected = brute_force(vectors, vectors[::50] + vectors[1::50], 10)
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_array_equal(found["rows"], expected[0])
+        np.testing.assert_array_equal(found["scores"], expected[1])
