@@ -25,7 +25,6 @@ from ildsdk.study_encoding import iter_study
 REQUIRED_COLUMNS = ("path", "case_id", "label")
 OPTIONAL_COLUMNS = ("site", "verification")
 CALIBRATION_PERCENTILE = 1.0
-_SEGMENT_ITEMS = 5000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,22 +278,21 @@ def add_cases(
             "(--allow-empty-cases)"
         )
     _refuse_shared_patients(items, patient_hashes)
-    for start in range(0, len(items), _SEGMENT_ITEMS):
-        part = slice(start, start + _SEGMENT_ITEMS)
-        index.add(
-            np.stack(embeddings[part]),
-            items[part],
-            thumbnails[part],
-            patient_hashes=patient_hashes[part],
-        )
-    threshold, how = calibration or calibrate(index)
-    index.set_calibration(threshold, how)
+    # One step on disk: new slices never stand under an old threshold.
+    index.add(
+        np.stack(embeddings),
+        items,
+        thumbnails,
+        patient_hashes=patient_hashes,
+        calibration=calibration or calibrate,
+        n_threads=encoder.n_threads,
+    )
     return IngestReport(
         n_cases=len({item.case_id for item in items}),
         n_items=len(items),
         skipped=skipped,
         cases_without_items=tuple(empty_cases),
-        no_match_threshold=threshold,
+        no_match_threshold=index.no_match_threshold,
     )
 
 
@@ -306,13 +304,16 @@ def calibrate(index: Index) -> tuple[float | None, str]:
     99 % of the index's own slices resemble their fellow cases. None for an index of a
     single case.
     """
-    case_ids = np.array([item.case_id for item in index.items(np.arange(len(index)))])
+    rows = index.rows()
+    _, case_of_row = index.coded("case_id")
+    cases = np.unique(case_of_row[rows])
+    if len(cases) == 1:
+        return None, "not calibrated: the index holds a single case"
     best: list[npt.NDArray[np.float32]] = []
-    for case_id in np.unique(case_ids):
-        is_own = case_ids == case_id
-        if is_own.all():
-            return None, "not calibrated: the index holds a single case"
-        found = index.search(index.embeddings(np.flatnonzero(is_own)), 1, excluded_rows=is_own)
+    for case in cases:
+        is_own = case_of_row == case
+        own_rows = rows[is_own[rows]]
+        found = index.search(index.embeddings(own_rows), 1, excluded_rows=is_own)
         best.append(found.scores[:, 0])
     threshold = float(np.percentile(np.concatenate(best), CALIBRATION_PERCENTILE))
     return round(threshold, 6), (

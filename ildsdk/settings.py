@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 from ildsdk.errors import ConfigError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
-SearchMode = Literal["exact", "paper"]
+SearchMode = Literal["exact", "fast", "paper"]
 RadiomicsEngine = Literal["fast", "pyradiomics"]
 
 SettingsT = TypeVar("SettingsT")
@@ -144,8 +144,9 @@ class QuerySettings:
         The paper's protocol is 10 mm.
     series_uid : str or None
         Use this SeriesInstanceUID instead of the one the rules choose.
-    search_mode : {"exact", "paper"}
-        Exact cosine search, or the paper's k = 3 hyperplanes, one table, one probe.
+    search_mode : {"exact", "fast", "paper"}
+        Exact cosine search; sketches that find nearly all of that answer sooner in an index of
+        hundreds of thousands of slices; or the paper's k = 3 hyperplanes, one table, one probe.
     exclude_same_patient : bool
         Leave out items of the query's own patient or study (default: do).
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ def make_items(first: int, n: int, per_case: int = 5) -> list[ItemRecord]:
     return items
 
 
-def add_items(index: Index, first: int, n: int) -> npt.NDArray[np.float32]:
+def add_items(index: Index, first: int, n: int, **options: Any) -> npt.NDArray[np.float32]:
     """Add items ``first`` to ``first + n - 1``; returns their embeddings."""
     embeddings = unit_embeddings(first, n, index.embedding_size)
     index.add(
@@ -48,6 +49,7 @@ def add_items(index: Index, first: int, n: int) -> npt.NDArray[np.float32]:
         make_items(first, n),
         [f"picture {i}".encode() for i in range(first, first + n)],
         patient_hashes=[f"patient-{i // 5}" for i in range(first, first + n)],
+        **options,
     )
     return embeddings
 

@@ -14,14 +14,17 @@ import pytest
 
 from ildsdk.errors import IndexFileError
 from ildsdk.index import Index, verify_index
+from ildsdk.index.array_writing import write_arrays
+from ildsdk.index.arrays import map_arrays
 from tests.index_factory import make_index, unit_embeddings
 
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Intact index of two segments."""
+    """Intact index of two segments; of the first, one item is removed."""
     path = tmp_path_factory.mktemp("pristine") / "index"
-    make_index(path, 12, 7).close()
+    with make_index(path, 12, 7) as index:
+        index.remove(item_ids=["1.2.3.6"])
     return path
 
 
@@ -39,7 +42,8 @@ def _rewrite(path: Path, **changes: Any) -> None:
     fields.update(changes)
     compact = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     fields["checksum"] = hashlib.sha256(compact.encode()).hexdigest()
-    (path / "manifest.json").write_text(json.dumps(fields, sort_keys=True, indent=1) + "\n")
+    for name in ("manifest.json", "manifest.copy.json"):
+        (path / name).write_text(json.dumps(fields, sort_keys=True, indent=1) + "\n")
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -55,14 +59,17 @@ def _bless(path: Path) -> None:
     """Bring sizes and checksums of the manifest in line with the files as they are now."""
     fields = json.loads((path / "manifest.json").read_text())
     for segment in fields["segments"]:
-        for kind in ("arrays", "items"):
-            segment[kind] = _entry(path / segment[kind]["file"])
+        for kind in ("arrays", "columns", "items", "removed"):
+            if segment[kind] is not None:
+                segment[kind] = _entry(path / segment[kind]["file"])
     _rewrite(path, segments=fields["segments"])
 
 
 FILES = (
-    "manifest.json", "hyperplanes.safetensors", "arrays-000002.safetensors",
-    "arrays-000003.safetensors", "items-000002.sqlite", "items-000003.sqlite",
+    "manifest.json", "manifest.copy.json", "hyperplanes.safetensors",
+    "arrays-000002.safetensors", "arrays-000003.safetensors",
+    "columns-000002.safetensors", "columns-000003.safetensors",
+    "items-000002.sqlite", "items-000003.sqlite", "removed-000004.safetensors",
 )  # fmt: skip
 
 
@@ -89,7 +96,7 @@ def test_a_flipped_bit_anywhere_is_found(index_path: Path, name: str) -> None:
     assert verify_index(index_path, engine="numpy").is_intact
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name != "manifest.copy.json"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_truncated_or_missing_file_is_refused_at_opening(
     index_path: Path, name: str, share: float
@@ -106,7 +113,7 @@ def test_a_truncated_or_missing_file_is_refused_at_opening(
 
 
 def test_newer_schema_has_its_own_message(index_path: Path) -> None:
-    _rewrite(index_path, schema="ildsdk.index/2", colors=3)
+    _rewrite(index_path, schema="ildsdk.index/3", colors=3)
     with pytest.raises(IndexFileError, match="written by a newer ildsdk"):
         Index.open(index_path)
 
@@ -114,7 +121,7 @@ def test_newer_schema_has_its_own_message(index_path: Path) -> None:
 @pytest.mark.parametrize("schema", ["ildsdk.bundle/1", "", None, 1, "ildsdk.index/0"])
 def test_other_schemas_are_refused(index_path: Path, schema: object) -> None:
     _rewrite(index_path, schema=schema)
-    with pytest.raises(IndexFileError, match=r"not of an ildsdk index|expected ildsdk\.index/1"):
+    with pytest.raises(IndexFileError, match=r"not of an ildsdk index|expected ildsdk\.index/2"):
         Index.open(index_path)
 
 
@@ -132,6 +139,7 @@ def test_other_bundle_is_refused(index_path: Path) -> None:
         {"calibration": {"no_match_threshold": 2, "how": ""}}, {"calibration": {"how": ""}},
         {"calibration": {"no_match_threshold": True, "how": ""}}, {"segments": {}},
         {"segments": [1]}, {"segments": [{}]}, {"unknown": 1}, {"name": "x" * 10_001},
+        {"schema": "ildsdk.index/1"},
     ],
 )  # fmt: skip
 def test_each_field_of_the_manifest_is_checked(index_path: Path, changes: dict[str, Any]) -> None:
@@ -182,6 +190,22 @@ def test_file_names_must_be_plain_names_of_index_files(index_path: Path, name: s
         Index.open(index_path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_items": 0}, {"n_removed": 13}, {"n_removed": 0}, {"removed": None}, {"arrays": None},
+        {"items": None}, {"max_norm": 2.0}, {"max_norm": 1}, {"max_norm": "1"}, {"codes": {}},
+        {"unknown": 1},
+    ],
+)  # fmt: skip
+def test_each_field_of_a_segment_is_checked(index_path: Path, changes: dict[str, Any]) -> None:
+    fields = json.loads((index_path / "manifest.json").read_text())
+    fields["segments"][0] |= changes
+    _rewrite(index_path, segments=fields["segments"])
+    with pytest.raises(IndexFileError, match=r"manifest\.json"):
+        Index.open(index_path)
+
+
 def test_one_file_cannot_serve_two_segments(index_path: Path) -> None:
     fields = json.loads((index_path / "manifest.json").read_text())
     _rewrite(index_path, segments=[fields["segments"][0]] * 2)
@@ -195,30 +219,54 @@ def _save(path: Path, **arrays: np.ndarray) -> None:
     save_file(arrays, path)
 
 
-def test_arrays_that_do_not_fit_are_refused_despite_right_checksums(index_path: Path) -> None:
+@pytest.mark.parametrize("is_told_at_search", [False, True])
+def test_arrays_that_do_not_fit_are_refused_despite_right_checksums(
+    index_path: Path, is_told_at_search: bool
+) -> None:
     path = index_path / "arrays-000002.safetensors"
     good = unit_embeddings(0, 12)
     signatures = np.zeros((12, 1), np.uint64)
     bad_value = good.copy()
     bad_value[4, 4] = np.nan
-    for arrays, told in (
+    cases = (
         ({"embeddings": good[:11], "signatures": signatures}, "manifest expects"),
         ({"embeddings": good.astype(np.float64), "signatures": signatures}, "manifest expects"),
         ({"embeddings": good}, "manifest expects"),
         ({"embeddings": good, "signatures": signatures, "more": good}, "manifest expects"),
-        ({"embeddings": bad_value, "signatures": signatures}, "not finite"),
-        ({"embeddings": good * 3, "signatures": signatures}, "norm 3"),
-    ):
+    )
+    if is_told_at_search:  # what is in the arrays is looked at in segments of version 1 only
+        fields = json.loads((index_path / "manifest.json").read_text())
+        fields["segments"][0]["max_norm"] = None
+        _rewrite(index_path, segments=fields["segments"])
+        cases = (
+            ({"embeddings": bad_value, "signatures": signatures}, "not finite"),
+            ({"embeddings": good * 3, "signatures": signatures}, "norm 3"),
+        )
+    for arrays, told in cases:
         _save(path, **arrays)
         _bless(index_path)
-        with Index.open(index_path) as index, pytest.raises(IndexFileError, match=told):
+        with (
+            pytest.raises(IndexFileError, match=told),
+            Index.open(index_path) as index,
+        ):
             index.search(good[0], 1)
         assert not verify_index(index_path).is_intact
 
 
+def test_vectors_that_are_not_those_checked_when_written_are_found(index_path: Path) -> None:
+    good = unit_embeddings(0, 12)
+    signatures = np.zeros((12, 1), np.uint64)
+    for bad, told in ((good * 3, "12 embeddings are not of unit norm"), (good * np.inf, "finite")):
+        _save(index_path / "arrays-000002.safetensors", embeddings=bad, signatures=signatures)
+        _bless(index_path)
+        problems = verify_index(index_path).problems
+        assert any(told in problem for problem in problems), problems
+
+
 def test_wrong_signatures_are_found(index_path: Path) -> None:
     with Index.open(index_path) as index:
-        embeddings = index.embeddings(range(12))
+        embeddings = index.embeddings(np.delete(np.arange(12), 6))
+    embeddings = np.insert(embeddings, 6, unit_embeddings(0, 12)[6], axis=0)
     for value, told in ((9, "bits beyond"), (0, None)):
         _save(
             index_path / "arrays-000002.safetensors",
@@ -233,22 +281,54 @@ def test_wrong_signatures_are_found(index_path: Path) -> None:
                     index.search(embeddings[0], 1, mode="paper")
 
 
-def test_a_safetensors_header_that_lies_is_refused(index_path: Path) -> None:
-    path = index_path / "arrays-000002.safetensors"
+@pytest.mark.parametrize("kind", ["arrays", "columns"])
+def test_a_safetensors_header_that_lies_is_refused(index_path: Path, kind: str) -> None:
+    path = index_path / f"{kind}-000002.safetensors"
     content = path.read_bytes()
     n_header = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + n_header]
     lies = (
         b"\xff" * 8 + content[8:],
-        content[:8] + header.replace(b"[0,96]", b"[0,99]") + content[8 + n_header :],
+        (2**21).to_bytes(8, "little") + content[8:] + bytes(2**21),
+        content[:8] + header.replace(b"[0,", b"[8,", 1) + content[8 + n_header :],
+        content[:8] + header.replace(b'"I32"', b'"F16"').replace(b'"F32"', b'"F16"')
+        + content[8 + n_header :],
         content[:8] + b"x" * n_header + content[8 + n_header :],
         content + b"more",
-    )
+    )  # fmt: skip
     for lie in lies:
+        assert lie != content
         path.write_bytes(lie)
         _bless(index_path)
-        with Index.open(index_path) as index, pytest.raises(IndexFileError, match="arrays-000002"):
-            index.search(unit_embeddings(0, 1), 1)
+        with pytest.raises(IndexFileError, match=f"{kind}-000002"):
+            Index.open(index_path)
+
+
+@pytest.mark.parametrize("change", ["number", "ends"])
+def test_columns_that_point_nowhere_are_an_index_error(index_path: Path, change: str) -> None:
+    path = index_path / "columns-000002.safetensors"
+    arrays = {name: array.copy() for name, array in map_arrays(path).items()}
+    if change == "number":
+        arrays["label"][3] = 40
+    else:
+        arrays["label.ends"][-1] += 5
+    write_arrays(path, arrays)
+    _bless(index_path)
+    with Index.open(index_path) as index, pytest.raises(IndexFileError, match="columns-000002"):
+        index.prevalence()
+    assert not verify_index(index_path).is_intact
+
+
+def test_columns_that_contradict_the_items_are_found(index_path: Path) -> None:
+    path = index_path / "columns-000002.safetensors"
+    intact = {name: array.copy() for name, array in map_arrays(path).items()}
+    for name in ("label", "embedding_checks", "item_checks", "thumbnail_checks"):
+        arrays = {key: array.copy() for key, array in intact.items()}
+        arrays[name][[0, -1]] = arrays[name][[-1, 0]]
+        write_arrays(path, arrays)
+        _bless(index_path)
+        (problem,) = verify_index(index_path).problems
+        assert name in problem
 
 
 @pytest.mark.parametrize(
@@ -263,8 +343,8 @@ def test_a_safetensors_header_that_lies_is_refused(index_path: Path) -> None:
 def test_other_tables_are_refused_despite_right_checksums(index_path: Path, statement: str) -> None:
     _execute(index_path / "items-000002.sqlite", statement)
     _bless(index_path)
-    with Index.open(index_path) as index, pytest.raises(IndexFileError, match="tables of an index"):
-        index.items([0])
+    with pytest.raises(IndexFileError, match="tables of an index"):
+        Index.open(index_path)
     assert not verify_index(index_path).is_intact
 
 
@@ -282,6 +362,8 @@ def _execute(path: Path, statement: str) -> None:
         "DELETE FROM thumbnails WHERE row = 3",
         "UPDATE items SET row = 40 WHERE row = 3",
         "UPDATE items SET item_id = '1.2.3.13' WHERE row = 3",
+        "UPDATE items SET site = 'elsewhere' WHERE row = 3",
+        "UPDATE thumbnails SET picture = x'00' WHERE row = 3",
     ],
 )
 def test_counts_and_keys_are_verified_despite_right_checksums(
@@ -306,12 +388,36 @@ def test_a_damaged_sqlite_page_is_an_index_error(index_path: Path) -> None:
     content[4096:] = bytes(len(content) - 4096)
     path.write_bytes(content)
     with Index.open(index_path) as index:
-        for call in (lambda: index.items([0]), lambda: index.thumbnail(0), index.prevalence):
+        for call in (
+            lambda: index.items([0]),
+            lambda: index.thumbnail(0),
+            lambda: index.thumbnail_of_item("1.2.3.0"),
+            index.compact,
+        ):
             with pytest.raises(IndexFileError):
                 call()
     path.write_bytes(b"no database" * (len(content) // 11) + b"x" * (len(content) % 11))
-    with Index.open(index_path) as index, pytest.raises(IndexFileError, match="items-000002"):
-        index.items([0])
+    with pytest.raises(IndexFileError, match="items-000002"):
+        Index.open(index_path)
+
+
+def test_a_copy_one_change_behind_is_no_damage_but_another_one_is(index_path: Path) -> None:
+    older = (index_path / "manifest.copy.json").read_bytes()
+    with Index.open(index_path) as index:
+        index.set_calibration(0.5, "newer")
+    (index_path / "manifest.copy.json").write_bytes(older)  # as after a kill
+    assert verify_index(index_path).is_intact
+    with Index.open(index_path) as index:
+        index.set_calibration(0.6, "newest")
+    assert (index_path / "manifest.copy.json").read_bytes() == (
+        index_path / "manifest.json"
+    ).read_bytes()
+    newest = (index_path / "manifest.json").read_bytes()
+    _rewrite(index_path, name="another")
+    (index_path / "manifest.json").write_bytes(newest)
+    assert not verify_index(index_path).is_intact
+    (index_path / "manifest.copy.json").unlink()  # as after a kill in the first change
+    assert verify_index(index_path).is_intact
 
 
 def test_messages_hold_no_full_path(index_path: Path) -> None:

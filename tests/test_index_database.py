@@ -164,7 +164,7 @@ def test_info_counts(tmp_path: Path) -> None:
         assert info.cases_by_label == {"ASS-ILD": 2, "DM/RP-ILD": 1, "IPF-ILD": 1, "Normal": 1}
         assert info.items_by_site == {"north": 10}
         on_disk = sum(path.stat().st_size for path in (tmp_path / "index").iterdir())
-        assert info.n_bytes == on_disk - (tmp_path / "index" / "manifest.json").stat().st_size
+        assert info.n_bytes == on_disk - 2 * (tmp_path / "index" / "manifest.json").stat().st_size
         assert info.index_hash == index.hash
 
 
@@ -226,7 +226,9 @@ def test_wrong_queries_are_refused(tmp_path: Path) -> None:
             ((good * 2, 3), {}),
             ((good * np.float32("nan"), 3), {}),
             ((good, 0), {}),
-            ((good, 3), {"mode": "fast"}),
+            ((good, 3), {"mode": "fastest"}),
+            ((good, 3), {"recall": 0.0}),
+            ((good, 3), {"n_probes": 0}),
             ((good, 3), {"excluded_rows": np.zeros(9, bool)}),
             ((good, 3), {"excluded_rows": np.zeros(10, np.uint8)}),
         ):

@@ -1,4 +1,4 @@
-"""``ildsdk index build|add|info|verify``."""
+"""``ildsdk index``: build, add, info, verify; the other commands have files of their own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ildsdk.cli.index_exchange import export, import_, list_, merge
+from ildsdk.cli.index_options import index_folder
+from ildsdk.cli.index_upkeep import calibrate, compact, remove, repair
 from ildsdk.cli.options import bundle_option, new_path, quiet_option, runtime_options
 from ildsdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from ildsdk.ingest import IngestReport
-
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 _cases_option = click.option(
     "--cases", "cases_csv", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -34,7 +35,11 @@ _allow_option = click.option(
 
 @click.group()
 def index() -> None:
-    """Build and check databases of diagnosed cases."""
+    """Build and keep databases of diagnosed cases."""
+
+
+for _command in (list_, remove, compact, repair, calibrate, export, import_, merge):
+    index.add_command(_command)
 
 
 @index.command()
@@ -82,7 +87,7 @@ def build(
 
 
 @index.command()
-@click.argument("folder", type=_FOLDER)
+@click.argument("folder", type=index_folder)
 @_cases_option
 @bundle_option
 @_every_mm_option
@@ -124,7 +129,7 @@ def add(
 
 
 @index.command()
-@click.argument("folder", type=_FOLDER, required=False)
+@click.argument("folder", type=index_folder, required=False)
 def info(folder: Path | None) -> None:
     """Print what an index holds, as JSON [default: the embedded one]."""
     from ildsdk import defaults
@@ -136,7 +141,7 @@ def info(folder: Path | None) -> None:
 
 
 @index.command()
-@click.argument("folder", type=_FOLDER, required=False)
+@click.argument("folder", type=index_folder, required=False)
 def verify(folder: Path | None) -> None:
     """Read every byte of an index and compare it with its checksums."""
     from ildsdk import defaults

@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import datetime
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sized
 
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import InputError
-from ildsdk.index.arrays import array_bytes
-from ildsdk.index.item_store import MAX_THUMBNAIL_BYTES, write_items
+from ildsdk.index.item_store import STORED, ItemStore
+from ildsdk.index.item_writing import Values, refuse_second_labels, stored_values
 from ildsdk.index.items import ItemRecord, patient_key
-from ildsdk.index.manifest import Manifest, SegmentEntry
-from ildsdk.index.searching import check_unit_norm
+from ildsdk.index.manifest import Calibration, Manifest
+from ildsdk.index.segment import Segment
+from ildsdk.index.segment_writing import (
+    SegmentSource,
+    WritingOptions,
+    blocks_of,
+    write_segment,
+)
 from ildsdk.index.snapshot import Snapshot
-from ildsdk.index.writing import TEMPORARY, all_or_nothing, publish, write_bytes, write_manifest
+from ildsdk.index.writing import all_or_nothing, segment_file_names, write_manifest
 
-if TYPE_CHECKING:
-    from native_hash import Engine
+_ITEM_ID = STORED.index("item_id")
+_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class NewItems:
-    """Slices to add, checked against each other.
+    """Slices to add; what costs a look at every row is checked while they are written.
 
     Raises
     ------
     TypeError, ValueError
-        Wrong types, dtypes, shapes or lengths, an embedding that is not of unit norm, or a
-        thumbnail above 1 MiB.
-    InputError
-        An item id stands twice, or a case has two labels.
+        Wrong dtype, shape or lengths.
     """
 
     embeddings: npt.NDArray[np.float32]
-    items: Sequence[ItemRecord]
-    thumbnails: Sequence[bytes]
-    patient_hashes: Sequence[str | None] | None
+    items: Iterable[ItemRecord]
+    thumbnails: Iterable[bytes]
+    patient_hashes: Iterable[str | None] | None = None
+    patient_keys: Iterable[str | None] | None = None
+    added_on: datetime.date
 
     def __post_init__(self) -> None:
         embeddings = self.embeddings
@@ -46,40 +54,58 @@ class NewItems:
             raise TypeError("embeddings are no float32 ndarray")
         if embeddings.ndim != 2 or len(embeddings) == 0:
             raise ValueError(f"embeddings have shape {embeddings.shape}, expected (n >= 1, d)")
-        n = len(embeddings)
-        n_hashes = n if self.patient_hashes is None else len(self.patient_hashes)
-        if not len(self.items) == len(self.thumbnails) == n_hashes == n:
-            raise ValueError(
-                f"{n} embeddings, {len(self.items)} items, {len(self.thumbnails)} thumbnails, "
-                f"{n_hashes} patient hashes: expected the same number of each"
-            )
-        check_unit_norm(embeddings, "embedding")
-        for item in self.items:
-            _check_item(item)
-        for thumbnail in self.thumbnails:
-            if not isinstance(thumbnail, bytes):
-                raise TypeError(f"a thumbnail is {type(thumbnail).__name__}, expected bytes")
-            if len(thumbnail) > MAX_THUMBNAIL_BYTES:
+        if self.patient_hashes is not None and self.patient_keys is not None:
+            raise ValueError("patient_hashes and patient_keys are both given, expected one")
+        for what in ("items", "thumbnails", "patient_hashes", "patient_keys"):
+            values = getattr(self, what)
+            if isinstance(values, Sized) and len(values) != len(embeddings):
                 raise ValueError(
-                    f"a thumbnail has {len(thumbnail)} bytes, expected at most "
-                    f"{MAX_THUMBNAIL_BYTES}"
+                    f"{len(embeddings)} embeddings, {len(values)} {what.replace('_', ' ')}: "
+                    "expected the same number of each"
                 )
-        n_twice = n - len({item.item_id for item in self.items})
-        if n_twice:
-            raise InputError(
-                f"{n_twice} of {n} slices to add are in the list twice (same SOPInstanceUID and "
-                "frame): list each study once; nothing was added"
-            )
-        _check_one_label_per_case(self.items, {})
+
+    def values(self, salt: bytes) -> Iterator[Values]:
+        """What to store of each item."""
+        added_on = self.added_on.isoformat()
+        for item, key in zip(self.items, self._keys(salt), strict=True):
+            if not isinstance(item, ItemRecord):
+                raise TypeError(f"an item is {type(item).__name__}, expected ItemRecord")
+            if item.patient_key is not None:
+                raise ValueError("patient_key is set by the index: hand in patient_hashes instead")
+            yield stored_values(item, key, added_on)
+
+    def _keys(self, salt: bytes) -> Iterable[str | None]:
+        if self.patient_keys is not None:
+            return map(_checked_key, self.patient_keys)
+        if self.patient_hashes is None:
+            return itertools.repeat(None, len(self.embeddings))
+        key_of = functools.lru_cache(maxsize=4096)(functools.partial(patient_key, salt))
+        return (key_of(value) if value else None for value in self.patient_hashes)
 
 
-def add_segment(snapshot: Snapshot, new: NewItems, engine: Engine) -> Manifest:
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
+        raise ValueError("a patient key is not 64 hexadecimal digits")
+    return key
+
+
+def add_segment(
+    snapshot: Snapshot,
+    new: NewItems,
+    options: WritingOptions,
+    calibrated: Callable[[Manifest], Calibration] | None,
+) -> Manifest:
     """Write one more segment and the manifest that holds it; the caller has the lock.
+
+    Parameters
+    ----------
+    calibrated : callable, optional
+        Gives the calibration that goes with the new state, which it may open and search.
 
     Raises
     ------
     ValueError
-        Embeddings of another size than the index's.
+        Embeddings of another size than the index's, or what :class:`NewItems` could not see.
     InputError
         Some slices are in the index already, or a case would get a second label.
     IndexFileError
@@ -89,65 +115,93 @@ def add_segment(snapshot: Snapshot, new: NewItems, engine: Engine) -> Manifest:
     n, d = new.embeddings.shape
     if d != manifest.embedding_size:
         raise ValueError(f"embeddings have {d} values, the index {manifest.embedding_size}")
-    n_known = sum(s.store.known(item.item_id for item in new.items) for s in snapshot.segments)
-    if n_known:
-        raise InputError(
-            f"{n_known} of {n} slices to add are in the index already (same SOPInstanceUID and "
-            "frame); nothing was added"
-        )
-    for segment in snapshot.segments:
-        _check_one_label_per_case(new.items, segment.store.labels_of_cases())
-    from native_hash import signatures
-
-    embeddings = np.ascontiguousarray(new.embeddings)
-    content = array_bytes(
-        {
-            "embeddings": embeddings,
-            "signatures": signatures(embeddings, snapshot.hyperplanes, engine=engine),
-        }
+    number = manifest.revision + 1
+    source = SegmentSource(
+        shape=(n, d),
+        embeddings=functools.partial(blocks_of, new.embeddings),
+        items=new.values(manifest.salt),
+        thumbnails=new.thumbnails,
     )
-    revision = manifest.revision + 1
-    arrays_name, items_name = f"arrays-{revision:06d}.safetensors", f"items-{revision:06d}.sqlite"
-    with all_or_nothing(snapshot.folder, [arrays_name, items_name]):
-        arrays = write_bytes(snapshot.folder / arrays_name, content)
-        temporary = snapshot.folder / (items_name + TEMPORARY)
-        write_items(temporary, _keyed(new, manifest.salt), new.thumbnails)
-        segment_entry = SegmentEntry(n_items=n, arrays=arrays, items=publish(temporary))
+    with all_or_nothing(snapshot.folder, segment_file_names(number)):
+        entry = write_segment(snapshot.folder, number, source, options)
         after = dataclasses.replace(
-            manifest, revision=revision, segments=(*manifest.segments, segment_entry)
+            manifest, version=2, revision=number, segments=(*manifest.segments, entry)
         )
+        written = Segment(snapshot.folder, entry, manifest.hashing, d)
+        try:
+            _compare(snapshot, written)
+        finally:
+            written.close()
+        if calibrated is not None:
+            after = dataclasses.replace(after, calibration=calibrated(after))
         write_manifest(snapshot.folder, after)
     return after
 
 
-def _keyed(new: NewItems, salt: bytes) -> list[ItemRecord]:
-    hashes = new.patient_hashes or [None] * len(new.items)
-    return [
-        dataclasses.replace(item, patient_key=patient_key(salt, value) if value else None)
-        for item, value in zip(new.items, hashes, strict=True)
-    ]
-
-
-def _check_item(item: ItemRecord) -> None:
-    if not isinstance(item, ItemRecord):
-        raise TypeError(f"an item is {type(item).__name__}, expected ItemRecord")
-    if not (item.item_id and item.case_id and item.label):
-        raise ValueError("an item has an empty item_id, case_id or label")
-    if item.patient_key is not None:
-        raise ValueError("patient_key is set by the index: hand in patient_hashes instead")
-    if item.frame is not None and type(item.frame) is not int:
-        raise TypeError(f"frame is {type(item.frame).__name__}, expected int or None")
-    if item.position_mm is not None and not isinstance(item.position_mm, (int, float)):
-        raise TypeError(f"position_mm is {type(item.position_mm).__name__}, expected float or None")
-
-
-def _check_one_label_per_case(items: Sequence[ItemRecord], known: dict[str, str]) -> None:
-    labels = dict(known)
-    bad = {
-        item.case_id for item in items if labels.setdefault(item.case_id, item.label) != item.label
-    }
-    if bad:
+def _compare(snapshot: Snapshot, written: Segment) -> None:
+    """Refuse a new segment that contradicts what the index holds."""
+    n_known = sum(
+        _n_shared(old, _removed_in(snapshot, first_row, old), written.store, written.n_items)
+        for first_row, old in snapshot.placed()
+    )
+    if n_known:
         raise InputError(
-            f"{len(bad)} cases would have two labels, expected one label per case; "
-            "nothing was added"
+            f"{n_known} of {written.n_items} slices to add are in the index already (same "
+            "SOPInstanceUID and frame); nothing was added"
         )
+    cases = written.column("case_id")
+    labels = written.column("label")
+    new_labels = np.empty(len(cases.names), np.int32)
+    new_labels[cases.numbers] = labels.numbers
+    label_of_case = dict(
+        zip(cases.names, (labels.names[i] for i in new_labels.tolist()), strict=True)
+    )
+    refuse_second_labels(
+        len(
+            {
+                case
+                for first_row, old in snapshot.placed()
+                for case, label in _live_labels(
+                    old, _removed_in(snapshot, first_row, old), cases.names
+                )
+                if label != label_of_case[case]
+            }
+        )
+    )
+
+
+def _removed_in(
+    snapshot: Snapshot, first_row: int, segment: Segment
+) -> npt.NDArray[np.bool_] | None:
+    removed = snapshot.removed
+    return None if removed is None else removed[first_row : first_row + segment.n_items]
+
+
+def _n_shared(
+    old: Segment, removed: npt.NDArray[np.bool_] | None, new: ItemStore, n_new: int
+) -> int:
+    """How many new items are in an old segment; the shorter list is looked up in the longer."""
+    if n_new <= old.n_items:
+        rows = old.store.rows_of(values[_ITEM_ID] for _, values in new.iter_values())
+        return len(rows) if removed is None else int((~removed[rows]).sum())
+    return len(
+        new.rows_of(
+            values[_ITEM_ID]
+            for row, values in old.store.iter_values()
+            if removed is None or not removed[row]
+        )
+    )
+
+
+def _live_labels(
+    old: Segment, removed: npt.NDArray[np.bool_] | None, case_ids: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """Label, in an old segment, of those cases that have a row there that was not removed."""
+    cases, labels = old.column("case_id"), old.column("label")
+    live = slice(None) if removed is None else ~removed
+    label_of_case = np.full(len(cases.names), -1, np.int32)
+    label_of_case[cases.numbers[live]] = labels.numbers[live]
+    for case_id in case_ids:
+        number = cases.names.find(case_id)
+        if number >= 0 and label_of_case[number] >= 0:
+            yield case_id, labels.names[int(label_of_case[number])]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
+from ildsdk.index.columns import Field
 from ildsdk.index.snapshot import Snapshot
 
 _BLOCK_ROWS = 65_536  # bounds the memory of a block of scores
@@ -23,7 +25,8 @@ class CaseScores:
     scores : ndarray
         float32 ``(m, n_cases)``.
     first_rows : ndarray
-        int64 ``(n_cases,)``, lowest row of each case: whose item tells label and site.
+        int64 ``(n_cases,)``, lowest row of each case (removed rows left out): whose item tells
+        label and site.
     """
 
     case_ids: tuple[str, ...]
@@ -37,7 +40,8 @@ def case_scores(
     excluded_rows: npt.NDArray[np.bool_] | None,
 ) -> CaseScores:
     """Compare unit queries ``(m, d)`` with all rows; see ``Index.case_scores``."""
-    case_ids, numbers = _numbered_cases(snapshot)
+    case_ids, numbers = snapshot.column("case_id")
+    left_out = snapshot.left_out(excluded_rows)
     best = np.full((queries.shape[0], len(case_ids)), -np.inf, np.float32)
     for first_row, segment in snapshot.placed():
         embeddings = segment.rows.values
@@ -45,13 +49,16 @@ def case_scores(
             rows = slice(start, min(start + _BLOCK_ROWS, segment.n_items))
             placed = slice(first_row + rows.start, first_row + rows.stop)
             scores = queries @ embeddings[rows].T
-            if excluded_rows is not None:
-                scores[:, excluded_rows[placed]] = -np.inf
-            order = np.argsort(numbers[placed], kind="stable")
-            present, starts = np.unique(numbers[placed][order], return_index=True)
-            block_best = np.maximum.reduceat(scores[:, order], starts, axis=1)
-            best[:, present] = np.maximum(best[:, present], block_best)
-    first_rows = np.unique(numbers, return_index=True)[1].astype(np.int64)
+            if left_out is not None:
+                scores[:, left_out[placed]] = -np.inf
+            # Rows of a case mostly follow each other: one maximum per run, then per case.
+            cases = numbers[placed]
+            starts = np.flatnonzero(np.diff(cases, prepend=-1))
+            run_best = np.maximum.reduceat(scores, starts, axis=1)
+            np.maximum.at(best.T, cases[starts], run_best.T)
+    first_rows = np.full(len(case_ids), snapshot.n_items, np.int64)
+    live = np.flatnonzero(snapshot.live)
+    np.minimum.at(first_rows, numbers[live], live)
     left = np.flatnonzero(np.isfinite(best).all(axis=0))
     return CaseScores(
         case_ids=tuple(case_ids[number] for number in left),
@@ -61,21 +68,29 @@ def case_scores(
 
 
 def whole_cases(snapshot: Snapshot, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Mask ``(n,)`` of all rows of every case that has a row in the given mask ``(n,)``."""
+    """Mask ``(n,)`` of all rows of every case that has a row in the given mask ``(n,)``.
+
+    Removed rows are neither taken nor given.
+    """
+    rows = rows & snapshot.live
     if not rows.any():
         return rows
-    _, numbers = _numbered_cases(snapshot)
-    return np.isin(numbers, numbers[rows])
+    case_ids: set[str] = set()
+    for first_row, segment in snapshot.placed():
+        column = segment.column("case_id")
+        found = np.unique(column.numbers[rows[first_row : first_row + segment.n_items]])
+        case_ids.update(column.names[int(number)] for number in found)
+    return rows_with(snapshot, "case_id", case_ids)
 
 
-def _numbered_cases(snapshot: Snapshot) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """Sorted case ids, and per row of the index the number of its case."""
-
-    def make() -> tuple[list[str], npt.NDArray[np.int64]]:
-        coded = [segment.coded("case_id") for segment in snapshot.segments]
-        case_ids = sorted({name for names, _ in coded for name in names})
-        place = {case: i for i, case in enumerate(case_ids)}
-        numbers = [np.array([place[n] for n in names], np.int64)[codes] for names, codes in coded]
-        return case_ids, np.concatenate([np.empty(0, np.int64), *numbers])
-
-    return snapshot.remembered("numbered_cases", make)
+def rows_with(snapshot: Snapshot, field: Field, values: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Mask ``(n,)`` of the rows, not removed, that have one of the values."""
+    mask = np.zeros(snapshot.n_items, np.bool_)
+    wanted = sorted(set(values))
+    for first_row, segment in snapshot.placed():
+        column = segment.column(field)
+        found = [column.names.find(value) for value in wanted]
+        is_wanted = np.zeros(len(column.names) + 1, np.bool_)  # the last is that of null, -1
+        is_wanted[[number for number in found if number >= 0]] = True
+        mask[first_row : first_row + segment.n_items] = is_wanted[column.numbers]
+    return mask if snapshot.removed is None else mask & ~snapshot.removed

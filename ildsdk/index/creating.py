@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ildsdk._version import __version__
 from ildsdk.errors import ConfigError, IndexFileError
-from ildsdk.index.arrays import array_bytes
+from ildsdk.index.array_writing import array_bytes
+from ildsdk.index.locking import LOCK_NAME, writer_lock
 from ildsdk.index.manifest import (
+    COPY_NAME,
     HYPERPLANES_NAME,
     MANIFEST_NAME,
     MAX_EMBEDDING_SIZE,
@@ -17,13 +19,11 @@ from ildsdk.index.manifest import (
     is_score,
 )
 from ildsdk.index.writing import (
-    LOCK_NAME,
     all_or_nothing,
     delete_leftovers,
     leftovers,
     write_bytes,
     write_manifest,
-    writer_lock,
 )
 
 
@@ -106,7 +106,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _check_empty(folder: Path) -> None:
-    if (folder / MANIFEST_NAME).exists():
+    if (folder / MANIFEST_NAME).exists() or (folder / COPY_NAME).exists():
         raise ConfigError(
             f"{folder.name!r} holds an index already: add to it, or name a new folder"
         )

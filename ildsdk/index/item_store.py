@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import sqlite3
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,26 @@ from ildsdk.errors import IndexFileError
 from ildsdk.index.items import ItemRecord
 
 MAX_THUMBNAIL_BYTES = 2**20
+PAGE_BYTES = 4096  # of the SQLite files written here
 
-_COLUMNS = tuple(field.name for field in dataclasses.fields(ItemRecord))
-_SCHEMA = (
-    "CREATE TABLE items (row INTEGER PRIMARY KEY, item_id TEXT NOT NULL UNIQUE, "
+COLUMNS = tuple(field.name for field in dataclasses.fields(ItemRecord))
+ADDED_ON = "added_on"  # when the index took an item in; not the item's own
+STORED = (*COLUMNS, ADDED_ON)
+_ITEMS = (
+    "CREATE TABLE items (row INTEGER PRIMARY KEY, item_id TEXT NOT NULL{unique}, "
     "case_id TEXT NOT NULL, label TEXT NOT NULL, study_instance_uid TEXT NOT NULL, "
     "series_instance_uid TEXT NOT NULL, sop_instance_uid TEXT NOT NULL, frame INTEGER, "
-    "position_mm REAL, site TEXT, verification TEXT, patient_key TEXT)",
-    "CREATE TABLE thumbnails (row INTEGER PRIMARY KEY, picture BLOB NOT NULL)",
+    "position_mm REAL, site TEXT, verification TEXT, patient_key TEXT{added_on})"
+)
+_THUMBNAILS = "CREATE TABLE thumbnails (row INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
+SCHEMA = (
+    _ITEMS.format(unique="", added_on=", added_on TEXT"),
+    _THUMBNAILS,
+    "CREATE UNIQUE INDEX items_by_id ON items (item_id)",
+)
+_SCHEMA_V1 = (
+    _ITEMS.format(unique=" UNIQUE", added_on=""),
+    _THUMBNAILS,
     "CREATE INDEX items_by_patient ON items (patient_key)",
     "CREATE INDEX items_by_study ON items (study_instance_uid)",
 )
@@ -32,28 +43,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "site": (str, type(None)),
     "verification": (str, type(None)),
     "patient_key": (str, type(None)),
+    ADDED_ON: (str, type(None)),
 }
-
-
-def write_items(path: Path, items: Sequence[ItemRecord], thumbnails: Sequence[bytes]) -> None:
-    """Write the items of a new segment to a file that does not exist yet."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        # The file counts only once it is complete and renamed: SQLite need not guard it.
-        connection.execute("PRAGMA journal_mode=OFF")
-        connection.execute("PRAGMA synchronous=OFF")
-        connection.execute("BEGIN")
-        for statement in _SCHEMA:
-            connection.execute(statement)
-        marks = ", ".join("?" * (len(_COLUMNS) + 1))
-        connection.executemany(
-            f"INSERT INTO items VALUES ({marks})",
-            (
-                (row, *(getattr(item, column) for column in _COLUMNS))
-                for row, item in enumerate(items)
-            ),
-        )
-        connection.executemany("INSERT INTO thumbnails VALUES (?, ?)", enumerate(thumbnails))
-        connection.execute("COMMIT")
 
 
 class ItemStore:
@@ -78,7 +69,9 @@ class ItemStore:
             found = self._connection.execute(
                 "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
             ).fetchall()
-            if {row[0] for row in found} != set(_SCHEMA) or len(found) != len(_SCHEMA):
+            statements = sorted(row[0] for row in found)
+            self._has_dates = statements == sorted(SCHEMA)
+            if not self._has_dates and statements != sorted(_SCHEMA_V1):
                 self._connection.close()
                 raise IndexFileError(f"{self._name} does not hold the tables of an index segment")
 
@@ -87,9 +80,14 @@ class ItemStore:
         with self._lock:
             self._connection.close()
 
+    def __del__(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            connection.close()
+
     def items(self, rows: Iterable[int]) -> list[ItemRecord]:
         """Items of some rows of this segment, in the order asked for."""
-        query = f"SELECT {', '.join(_COLUMNS)} FROM items WHERE row = ?"
+        query = f"SELECT {', '.join(COLUMNS)} FROM items WHERE row = ?"
         with self._lock, self._translated():
             found = [self._connection.execute(query, (row,)).fetchone() for row in rows]
         return [self._record(values) for values in found]
@@ -103,11 +101,13 @@ class ItemStore:
 
     def column(self, name: str) -> list[Any]:
         """One column of all rows, in row order."""
-        if name not in _COLUMNS:
+        if name not in STORED:
             raise ValueError(f"{name!r} is no column of an item")
-        values = [row[0] for row in self._all(f"SELECT {name} FROM items ORDER BY row")]
-        for value in values:
-            self._check_type(name, value)
+        expression = "NULL" if name == ADDED_ON and not self._has_dates else name
+        values = [row[0] for row in self._all(f"SELECT {expression} FROM items ORDER BY row")]
+        types = _TYPES.get(name, (str,))
+        if not all(isinstance(value, types) for value in values):
+            raise self._wrong_type(name)
         return values
 
     def n_items_and_thumbnails(self) -> tuple[int, int]:
@@ -118,36 +118,44 @@ class ItemStore:
             counts.append(int(n) if n and (low, high) == (0, n - 1) else -1)
         return counts[0], counts[1]
 
-    def labels_of_cases(self) -> dict[str, str]:
-        """Label of each case in this segment."""
-        return dict(zip(self.column("case_id"), self.column("label"), strict=True))
-
-    def sites(self) -> dict[str, int]:
-        """Items per site; items without a site are not counted."""
-        return Counter(site for site in self.column("site") if site is not None)
-
-    def known(self, item_ids: Iterable[str]) -> int:
-        """How many of these item ids this segment holds."""
-        query = "SELECT 1 FROM items WHERE item_id = ?"
+    def rows_of(self, item_ids: Iterable[str]) -> list[int]:
+        """Rows of those items that are in this segment."""
+        query = "SELECT row FROM items WHERE item_id = ?"
         with self._lock, self._translated():
-            return sum(
-                self._connection.execute(query, (item_id,)).fetchone() is not None
-                for item_id in item_ids
-            )
+            found = [self._connection.execute(query, (key,)).fetchone() for key in item_ids]
+        return [int(row[0]) for row in found if row is not None]
+
+    def iter_values(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Row and values (in the order of ``STORED``) of every row, in row order."""
+        date = ADDED_ON if self._has_dates else "NULL"
+        types = [_TYPES.get(name, (str,)) for name in STORED]
+        for row, *values in self._iterate(("row", *COLUMNS, date), "items", 1000):
+            if not all(map(isinstance, values, types)):
+                raise self._wrong_type("an item")
+            yield int(row), tuple(values)
+
+    def iter_thumbnails(self) -> Iterator[tuple[int, bytes]]:
+        """Row and encoded picture of every row, in row order."""
+        for row, picture in self._iterate(("row", "picture"), "thumbnails", 50):
+            if not isinstance(picture, bytes):
+                raise IndexFileError(f"{self._name} is damaged: a thumbnail is missing")
+            yield int(row), picture
+
+    def _iterate(
+        self, columns: tuple[str, ...], table: str, n_at_once: int
+    ) -> Iterator[tuple[Any, ...]]:
+        low = -1
+        query = (
+            f"SELECT {', '.join(columns)} FROM {table} WHERE row > ? ORDER BY row LIMIT {n_at_once}"
+        )
+        while found := self._all(query, (low,)):
+            yield from found
+            low = int(found[-1][0])
 
     def row_of(self, item_id: str) -> int | None:
         """Row of an item in this segment, None where it is not here."""
         found = self._all("SELECT row FROM items WHERE item_id = ?", (item_id,))
         return int(found[0][0]) if found else None
-
-    def rows_of_patient(self, patient_key: str | None, study_instance_uid: str | None) -> list[int]:
-        """Rows of a patient or of a study."""
-        found = self._all(
-            "SELECT row FROM items WHERE patient_key = ? UNION "
-            "SELECT row FROM items WHERE study_instance_uid = ?",
-            (patient_key, study_instance_uid),
-        )
-        return [int(row[0]) for row in found]
 
     def integrity_problems(self) -> list[str]:
         """What SQLite's own check finds."""
@@ -161,13 +169,16 @@ class ItemStore:
     def _record(self, values: tuple[Any, ...] | None) -> ItemRecord:
         if values is None:
             raise IndexFileError(f"{self._name} is damaged: an item is missing")
-        for column, value in zip(_COLUMNS, values, strict=True):
+        for column, value in zip(COLUMNS, values, strict=True):
             self._check_type(column, value)
-        return ItemRecord(**dict(zip(_COLUMNS, values, strict=True)))
+        return ItemRecord(**dict(zip(COLUMNS, values, strict=True)))
 
     def _check_type(self, column: str, value: object) -> None:
         if not isinstance(value, _TYPES.get(column, (str,))):
-            raise IndexFileError(f"{self._name} is damaged: {column} has a wrong type")
+            raise self._wrong_type(column)
+
+    def _wrong_type(self, column: str) -> IndexFileError:
+        return IndexFileError(f"{self._name} is damaged: {column} has a wrong type")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.index.segment import NORM_TOLERANCE
+from ildsdk.index.segment import NORM_TOLERANCE, Segment
 from ildsdk.index.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from native_hash import Engine, NeighborHeap
 
-Mode = Literal["exact", "paper"]
+Mode = Literal["exact", "fast", "paper"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +29,17 @@ class SearchResult:
         float32 ``(m, top_n)``, cosine similarity in [-1, 1], never NaN; -inf where
         ``rows`` is -1.
     n_candidates : ndarray
-        int64 ``(m,)``, rows compared with each query.
+        int64 ``(m,)``, rows looked at for each query, by code or in full.
+    measured_recall : float or None
+        ``mode="fast"``: share of the true answer that this setting found for sample queries when
+        the index was written (1 where the search was exact). ``"exact"``: 1. ``"paper"``: None,
+        it was not measured.
     """
 
     rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     n_candidates: npt.NDArray[np.int64]
+    measured_recall: float | None = 1.0
 
 
 def search(
@@ -43,6 +48,8 @@ def search(
     top_n: int,
     *,
     mode: Mode,
+    recall: float,
+    n_probes: int,
     excluded_rows: npt.NDArray[np.bool_] | None,
     engine: Engine,
 ) -> SearchResult:
@@ -50,51 +57,81 @@ def search(
     queries = checked_queries(queries, snapshot.manifest.embedding_size)
     if mode not in get_args(Mode):
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
+    if not 0 < recall <= 1:
+        raise ValueError(f"recall is {recall}, expected above 0 and at most 1")
+    if n_probes < 1:
+        raise ValueError(f"n_probes is {n_probes}, expected at least 1")
     if excluded_rows is not None and (
         not isinstance(excluded_rows, np.ndarray)
         or excluded_rows.dtype != np.bool_
         or excluded_rows.shape != (snapshot.n_items,)
     ):
         raise ValueError(f"excluded_rows is not a bool array of {snapshot.n_items} rows")
-    import native_hash
+    from native_hash import NeighborHeap
+    from native_hash.starting import engine_for
 
-    heap = native_hash.NeighborHeap(queries, top_n, engine=engine)
-    if mode == "paper":
-        _offer_buckets(snapshot, queries, heap, excluded_rows, engine)
-    else:
-        for first_row, segment in snapshot.placed():
-            heap.offer(
-                segment.rows,
-                first_row=first_row,
-                excluded=_part(excluded_rows, first_row, segment.n_items),
-            )
+    n_multiply_adds = snapshot.n_items * queries.size
+    engine = engine_for(engine, n_multiply_adds)
+    heap = NeighborHeap(queries, top_n, engine=engine)
+    measured: float | None = 1.0
+    for first_row, segment in snapshot.placed():
+        excluded = _part(excluded_rows, first_row, segment.n_items)
+        if mode == "paper":
+            _offer_buckets(snapshot, segment, queries, heap, first_row, excluded, n_probes, engine)
+            measured = None
+        else:
+            asked = recall if mode == "fast" else None
+            found = _offer_codes(segment, heap, first_row, excluded, top_n, asked, engine)
+            measured = min(measured or 1.0, found)
     rows, scores, n_candidates = heap.result()
     # Two float32 unit vectors may reach 1 + 1e-7; the order above was made before clipping.
     is_answer = rows >= 0
     scores[is_answer] = np.clip(scores[is_answer], -1, 1)
-    return SearchResult(rows=rows, scores=scores, n_candidates=n_candidates)
+    return SearchResult(
+        rows=rows, scores=scores, n_candidates=n_candidates, measured_recall=measured
+    )
+
+
+def _offer_codes(
+    segment: Segment,
+    heap: NeighborHeap,
+    first_row: int,
+    excluded: npt.NDArray[np.bool_] | None,
+    top_n: int,
+    recall: float | None,
+    engine: Engine,
+) -> float:
+    """Compare with a segment: exactly, or so that the asked recall is reached; returns recall."""
+    codes = segment.search_codes(engine) if engine == "numba" else None
+    if codes is not None and codes.sketch is not None and recall is not None:
+        n_excluded = 0 if excluded is None else int(np.count_nonzero(excluded))
+        setting = codes.sketch.setting(top_n, recall, n_excluded=n_excluded)
+        if setting is not None:
+            heap.offer_sketch(codes.sketch, setting, first_row=first_row, excluded=excluded)
+            return setting.measured_recall
+    exact = None if codes is None else codes.exact
+    heap.offer(segment.rows, codes=exact, first_row=first_row, excluded=excluded)
+    return 1.0
 
 
 def _offer_buckets(
     snapshot: Snapshot,
+    segment: Segment,
     queries: npt.NDArray[np.float32],
     heap: NeighborHeap,
-    excluded_rows: npt.NDArray[np.bool_] | None,
+    first_row: int,
+    excluded: npt.NDArray[np.bool_] | None,
+    n_probes: int,
     engine: Engine,
 ) -> None:
-    """Compare each query with its own bucket of every table (Chen et al. 2025, eqs. 6-10)."""
-    from native_hash import signatures
-
-    query_signatures = signatures(queries, snapshot.hyperplanes, engine=engine)
-    for first_row, segment in snapshot.placed():
-        tables = segment.buckets(engine)
-        excluded = _part(excluded_rows, first_row, segment.n_items)
-        for query_number, bits in enumerate(query_signatures):
-            found = [table.rows_of(key) for table, key in zip(tables, bits, strict=True)]
-            candidates = found[0] if len(found) == 1 else np.unique(np.concatenate(found))
-            heap.offer_candidates(
-                query_number, segment.rows, candidates, first_row=first_row, excluded=excluded
-            )
+    """Compare with the buckets nearest to each query (Chen et al. 2025, eqs. 6-10)."""
+    tables = segment.tables(snapshot.hyperplanes, engine)
+    n_tables = snapshot.manifest.hashing.n_tables
+    for query_number, query in enumerate(queries):
+        candidates = tables.candidates(query, max(n_probes, n_tables))
+        heap.offer_candidates(
+            query_number, segment.rows, candidates, first_row=first_row, excluded=excluded
+        )
 
 
 def _part(

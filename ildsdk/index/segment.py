@@ -1,21 +1,23 @@
-"""One immutable segment: rows added together, opened piece by piece when needed."""
+"""One immutable segment: rows added together, its files opened at once and read when needed."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
 from ildsdk.index.arrays import map_arrays
+from ildsdk.index.columns import CHECKS, Column, Field, column_of, columns_layout
 from ildsdk.index.item_store import ItemStore
 from ildsdk.index.manifest import FileEntry, Hashing, SegmentEntry
 
 if TYPE_CHECKING:
-    from native_hash import Buckets, CheckedRows, Engine
+    from native_hash import CheckedRows, Engine, SegmentCodes, Tables
 
 NORM_TOLERANCE = 1e-3
 
@@ -31,16 +33,21 @@ def check_size(folder: Path, entry: FileEntry) -> None:
     try:
         n_bytes = (folder / entry.file).stat().st_size
     except OSError as error:
-        raise IndexFileError(f"{entry.file} is missing from the index") from error
+        raise IndexFileError(
+            f"{entry.file} is missing from the index; run `ildsdk index repair`"
+        ) from error
     if n_bytes != entry.n_bytes:
         raise IndexFileError(
             f"{entry.file} has {n_bytes} bytes, the manifest expects {entry.n_bytes}: "
-            "the index is damaged; run `ildsdk index verify`"
+            "the index is damaged; run `ildsdk index repair`"
         )
 
 
 class Segment:
-    """Arrays, items and hash tables of one segment; safe to share between threads.
+    """Arrays, columns, codes, items and hash tables of one segment; safe to share.
+
+    Knows nothing of removals: rows are the rows of its files. Opens all files when it is made, so
+    that they may be deleted under it.
 
     Parameters
     ----------
@@ -48,57 +55,79 @@ class Segment:
         The index folder.
     embedding_size : int
         Dimension d of the embeddings.
+
+    Raises
+    ------
+    IndexFileError
+        A file is missing or not what the manifest says.
     """
 
     def __init__(
         self, folder: Path, entry: SegmentEntry, hashing: Hashing, embedding_size: int
     ) -> None:
-        check_size(folder, entry.arrays)
-        check_size(folder, entry.items)
+        for file in entry.files():
+            check_size(folder, file)
         self.entry = entry
-        self._folder = folder
         self._hashing = hashing
-        self._embedding_size = embedding_size
         self._lock = threading.RLock()
         self._is_closed = False
-        self._arrays: dict[str, npt.NDArray[np.generic]] | None = None
-        self._store: ItemStore | None = None
+        n = entry.n_items
+        self._arrays = map_arrays(
+            folder / entry.arrays.file,
+            {
+                "embeddings": ("F32", (n, embedding_size)),
+                "signatures": ("U64", (n, hashing.n_tables)),
+            },
+        )
+        if entry.columns is not None:
+            self._arrays |= map_arrays(folder / entry.columns.file, columns_layout(n))
+        self._codes = map_arrays(folder / entry.codes.file) if entry.codes is not None else None
+        self._store = ItemStore(folder / entry.items.file)
         self._rows: CheckedRows | None = None
-        self._buckets: tuple[Buckets, ...] | None = None
-        self._coded: dict[str, tuple[list[str], npt.NDArray[np.int64]]] = {}
+        self._tables: Tables | None = None
+        self._search_codes: SegmentCodes | None = None
+        self._columns: dict[str, Column] = {}
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes two segments the same but for removals."""
+        entry = self.entry
+        return entry.arrays, entry.columns, entry.codes, entry.items
 
     @property
     def n_items(self) -> int:
         """Number of rows."""
         return self.entry.n_items
 
-    def array(self, name: str) -> npt.NDArray[np.generic]:
-        """Memory-mapped ``"embeddings"`` or ``"signatures"``."""
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """Memory-mapped ``"embeddings"``, ``"signatures"`` or checks of rows."""
         with self._lock:
             self._check_open()
-            if self._arrays is None:
-                n = self.entry.n_items
-                self._arrays = map_arrays(
-                    self._folder / self.entry.arrays.file,
-                    {
-                        "embeddings": ("F32", (n, self._embedding_size)),
-                        "signatures": ("U64", (n, self._hashing.n_tables)),
-                    },
-                )
             return self._arrays[name]
+
+    @property
+    def has_checks(self) -> bool:
+        """Whether each row has its checks (segments of version 1 have none)."""
+        return all(name in self._arrays for name in CHECKS)
+
+    def codes(self) -> Mapping[str, npt.NDArray[Any]] | None:
+        """Memory-mapped arrays ``native_hash`` made for faster search, None without."""
+        with self._lock:
+            self._check_open()
+            return self._codes
 
     @property
     def store(self) -> ItemStore:
         """Items and thumbnails."""
         with self._lock:
             self._check_open()
-            if self._store is None:
-                self._store = ItemStore(self._folder / self.entry.items.file)
             return self._store
 
     @property
     def rows(self) -> CheckedRows:
-        """Embeddings, checked once to be finite and no longer than unit vectors.
+        """Embeddings, known to be finite and no longer than unit vectors.
+
+        They were checked when they were written; those of version 1 segments are checked here.
 
         Raises
         ------
@@ -107,62 +136,95 @@ class Segment:
         """
         with self._lock:
             if self._rows is None:
-                from native_hash import checked_rows
+                from native_hash import CheckedRows
 
                 embeddings = self.array("embeddings")
-                try:
-                    rows = checked_rows(embeddings)  # type: ignore[arg-type]
-                except ValueError as error:
-                    raise self._damaged(str(error)) from error
-                if rows.max_norm > 1 + NORM_TOLERANCE:
-                    raise self._damaged(f"an embedding has norm {rows.max_norm:.6g}, expected 1")
-                self._rows = rows
+                if self.entry.max_norm is not None:
+                    self._rows = CheckedRows(embeddings, self.entry.max_norm)
+                else:
+                    self._rows = self._checked(embeddings)
             return self._rows
 
-    def buckets(self, engine: Engine) -> tuple[Buckets, ...]:
-        """One bucket table per hash table, built from the stored signatures at first use."""
-        with self._lock:
-            if self._buckets is None:
-                from native_hash import bucket_table
+    def _checked(self, embeddings: npt.NDArray[np.float32]) -> CheckedRows:
+        from native_hash import checked_rows
 
-                signatures = self.array("signatures").astype(np.uint64)
+        try:
+            rows = checked_rows(embeddings)
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        if rows.max_norm > 1 + NORM_TOLERANCE:
+            raise self._damaged(f"an embedding has norm {rows.max_norm:.6g}, expected 1")
+        return rows
+
+    def search_codes(self, engine: Engine) -> SegmentCodes | None:
+        """Codes for faster search, checked once; None where the segment has none.
+
+        Raises
+        ------
+        IndexFileError
+            They do not fit the segment: the file is damaged.
+        """
+        with self._lock:
+            arrays = self.codes()
+            if self._search_codes is None and arrays is not None:
+                from native_hash import SegmentCodes
+
                 try:
-                    self._buckets = tuple(
-                        bucket_table(
-                            np.ascontiguousarray(column), self._hashing.n_bits, engine=engine
-                        )
-                        for column in signatures.T
-                    )
+                    self._search_codes = SegmentCodes.from_arrays(self.rows, arrays, engine=engine)
+                except (TypeError, ValueError) as error:
+                    raise self._damaged(str(error), self.entry.codes) from error
+            return self._search_codes
+
+    def tables(self, hyperplanes: npt.NDArray[np.float32], engine: Engine) -> Tables:
+        """Hash tables, built from the stored signatures at first use."""
+        with self._lock:
+            if self._tables is None:
+                from native_hash import Tables
+
+                signatures = np.ascontiguousarray(self.array("signatures"), np.uint64)
+                try:
+                    self._tables = Tables.build(signatures, hyperplanes, engine=engine)
                 except ValueError as error:
                     raise self._damaged(str(error)) from error
-            return self._buckets
+            return self._tables
 
-    def coded(self, column: str) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Distinct values of a text column, sorted, and per row the number of its value."""
+    def column(self, field: Field) -> Column:
+        """A text column as sorted names and a number per row."""
         with self._lock:
-            if column not in self._coded:
-                values = self.store.column(column)
-                if len(values) != self.n_items:
-                    raise IndexFileError(
-                        f"{self.entry.items.file} has {len(values)} items, the manifest expects "
-                        f"{self.n_items}"
-                    )
-                names = sorted(set(values))
-                number = {name: i for i, name in enumerate(names)}
-                self._coded[column] = (names, np.array([number[v] for v in values], np.int64))
-            return self._coded[column]
+            self._check_open()
+            if field not in self._columns:
+                if self.entry.columns is None:
+                    column = column_of(self._store.column(field))
+                    self._check_length(len(column.numbers))
+                else:
+                    try:
+                        column = Column.from_arrays(self._arrays, field)
+                    except ValueError as error:
+                        raise IndexFileError(
+                            f"{self.entry.columns.file} is damaged ({error}); run `ildsdk index "
+                            "repair`"
+                        ) from error
+                self._columns[field] = column
+            return self._columns[field]
+
+    def _check_length(self, n: int) -> None:
+        if n != self.n_items:
+            raise IndexFileError(
+                f"{self.entry.items.file} has {n} items, the manifest expects {self.n_items}"
+            )
 
     def close(self) -> None:
         """Let go of files; later reads raise ValueError."""
         with self._lock:
             self._is_closed = True
-            if self._store is not None:
-                self._store.close()
-            self._arrays = self._rows = self._buckets = None
+            self._store.close()
+            self._arrays, self._columns = {}, {}
+            self._codes = self._rows = self._tables = self._search_codes = None
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise ValueError("the index is closed")
 
-    def _damaged(self, what: str) -> IndexFileError:
-        return IndexFileError(f"{self.entry.arrays.file} is damaged: {what}")
+    def _damaged(self, what: str, file: FileEntry | None = None) -> IndexFileError:
+        name = (file or self.entry.arrays).file
+        return IndexFileError(f"{name} is damaged: {what}; run `ildsdk index repair`")

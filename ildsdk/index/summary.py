@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
 
 from ildsdk.index.snapshot import Snapshot
 
@@ -15,11 +17,13 @@ class IndexInfo:
     Attributes
     ----------
     revision : int
-        Counts the changes made to the index.
+        Grows with every change made to the index.
+    n_removed : int
+        Rows removed that ``compact`` has not dropped yet; they are in no other count.
     n_patients : int
         Distinct patient keys; items added without a patient hash are not counted.
     n_bytes : int
-        Size of all files the manifest names.
+        Size of all files the manifest names: itself and its copy not counted.
     items_by_label, cases_by_label, items_by_site : dict of str to int
         Sorted by name; items without a site are not in ``items_by_site``.
     no_match_threshold : float or None
@@ -36,6 +40,7 @@ class IndexInfo:
     revision: int
     embedding_size: int
     n_items: int
+    n_removed: int
     n_cases: int
     n_patients: int
     n_segments: int
@@ -54,17 +59,14 @@ class IndexInfo:
 def summarize(snapshot: Snapshot) -> IndexInfo:
     """Count what a snapshot holds."""
     manifest = snapshot.manifest
-    items_by_label: Counter[str] = Counter()
-    items_by_site: Counter[str] = Counter()
-    label_of_case: dict[str, str] = {}
-    patients: set[str] = set()
-    for segment in snapshot.segments:
-        names, codes = segment.coded("label")
-        for i, name in enumerate(names):
-            items_by_label[name] += int((codes == i).sum())
-        items_by_site.update(segment.store.sites())
-        label_of_case.update(segment.store.labels_of_cases())
-        patients.update(key for key in segment.store.column("patient_key") if key is not None)
+    live = snapshot.live
+    labels, label_of_row = snapshot.column("label")
+    sites, site_of_row = snapshot.column("site")
+    patients, patient_of_row = snapshot.column("patient_key")
+    cases, case_of_row = snapshot.column("case_id")
+    label_of_case = np.full(len(cases), -1, np.int32)
+    label_of_case[case_of_row[live]] = label_of_row[live]
+    is_live_patient = counted(patient_of_row[live], len(patients)) > 0
     return IndexInfo(
         name=manifest.name,
         index_hash=manifest.content_hash(),
@@ -73,14 +75,15 @@ def summarize(snapshot: Snapshot) -> IndexInfo:
         is_synthetic=manifest.is_synthetic,
         revision=manifest.revision,
         embedding_size=manifest.embedding_size,
-        n_items=snapshot.n_items,
-        n_cases=len(label_of_case),
-        n_patients=len(patients),
+        n_items=manifest.n_live,
+        n_removed=snapshot.n_items - manifest.n_live,
+        n_cases=int((label_of_case >= 0).sum()),
+        n_patients=int(is_live_patient.sum()),
         n_segments=len(snapshot.segments),
         n_bytes=sum(entry.n_bytes for entry in manifest.files()),
-        items_by_label=dict(sorted(items_by_label.items())),
-        cases_by_label=dict(sorted(Counter(label_of_case.values()).items())),
-        items_by_site=dict(sorted(items_by_site.items())),
+        items_by_label=_counts(labels, label_of_row[live]),
+        cases_by_label=_counts(labels, label_of_case),
+        items_by_site=_counts(sites, site_of_row[live]),
         n_tables=manifest.hashing.n_tables,
         n_bits=manifest.hashing.n_bits,
         n_probes=manifest.hashing.n_probes,
@@ -88,3 +91,13 @@ def summarize(snapshot: Snapshot) -> IndexInfo:
         no_match_threshold=manifest.calibration.no_match_threshold,
         threshold_how=manifest.calibration.how,
     )
+
+
+def counted(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
+    """How often each of the numbers 0 to n - 1 is there; -1 is not counted."""
+    return np.bincount(numbers + 1, minlength=n + 1)[1:]
+
+
+def _counts(names: list[str], numbers: npt.NDArray[np.int32]) -> dict[str, int]:
+    found = counted(numbers, len(names)).tolist()
+    return {name: n for name, n in zip(names, found, strict=True) if n}

@@ -4,141 +4,94 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 
 from ildsdk.errors import IndexFileError
 from ildsdk.index.manifest import (
-    ARRAYS_NAME,
+    COPY_NAME,
     HYPERPLANES_NAME,
-    ITEMS_NAME,
+    KINDS,
     MANIFEST_NAME,
     FileEntry,
     Manifest,
+    file_name,
+    is_file_name,
     read_manifest,
 )
 
-LOCK_NAME = "write.lock"
 TEMPORARY = ".tmp"
 _CHUNK_BYTES = 2**20
 
 
-@contextlib.contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """Keep every other writer out of an index folder.
+class NewFile:
+    """A file that is written under a temporary name and gets its own when it is complete.
 
-    Raises
-    ------
-    IndexFileError
-        Another writer works, or one was killed and left its lock.
+    Parameters
+    ----------
+    path : Path
+        Its name to be; an older file of that name is replaced.
     """
-    path = folder / LOCK_NAME
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError as error:
-        raise IndexFileError(_lock_message(path)) from error
-    except OSError as error:
-        raise IndexFileError(f"index cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(path.name + TEMPORARY)
+        self._file = self._temporary.open("wb", buffering=0)
+        self._digest = hashlib.sha256()
+        self.n_bytes = 0
 
-def _lock_message(path: Path) -> str:
-    try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        pid, host = int(owner["pid"]), str(owner["host"])[:100]
-    except (OSError, ValueError, KeyError, TypeError):
-        return (
-            f"index is being written by an unknown process; if no writer runs, delete {LOCK_NAME} "
-            "in the index folder"
+    def write(self, content: bytes | memoryview) -> None:
+        """Append bytes."""
+        view = memoryview(content)
+        for start in range(0, len(view), _CHUNK_BYTES):
+            chunk = view[start : start + _CHUNK_BYTES]
+            self._digest.update(chunk)  # while it is in the cache
+            self.n_bytes += len(chunk)
+            while len(chunk):
+                chunk = chunk[self._file.write(chunk) :]
+
+    def publish(self) -> FileEntry:
+        """Sync to disk and rename."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._temporary, self._path)
+        sync_folder(self._path.parent)
+        return FileEntry(
+            file=self._path.name, n_bytes=self.n_bytes, sha256=self._digest.hexdigest()
         )
-    who = f"process {pid} on host {host!r}"
-    if host == socket.gethostname() and _is_gone(pid):
-        return (
-            f"index was being written by {who}, which no longer runs: delete {LOCK_NAME} in the "
-            "index folder (the index itself is complete)"
-        )
-    return (
-        f"index is being written by {who}: wait until it is done; if that process no longer runs, "
-        f"delete {LOCK_NAME} in the index folder"
-    )
 
+    def __enter__(self) -> NewFile:
+        return self
 
-def _is_gone(pid: int) -> bool:
-    if os.name != "posix":  # signal 0 would end the process on Windows
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
-
-
-@contextlib.contextmanager
-def all_or_nothing(folder: Path, names: list[str]) -> Iterator[None]:
-    """Delete the named new files if the work inside fails before the manifest names them.
-
-    Raises
-    ------
-    IndexFileError
-        The disk is full, or another system error stopped the writer.
-    """
-    try:
-        yield
-    except BaseException as error:
-        unnamed = set(names) - _named_files(folder, names)
-        for name in {*unnamed, *(name + TEMPORARY for name in (*names, MANIFEST_NAME))}:
-            with contextlib.suppress(OSError):
-                (folder / name).unlink(missing_ok=True)
-        if isinstance(error, (OSError, sqlite3.Error)):
-            reason = getattr(error, "strerror", None) or str(error)
-            raise IndexFileError(
-                f"index could not be written: {reason}; it holds its last complete state"
-            ) from error
-        raise
-
-
-def _named_files(folder: Path, names: list[str]) -> set[str]:
-    """Files the manifest on disk relies on; every name where that cannot be told."""
-    if not (folder / MANIFEST_NAME).exists():
-        return set()
-    try:
-        return {entry.file for entry in read_manifest(folder).files()}
-    except IndexFileError:
-        return set(names)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
 
 
 def write_bytes(path: Path, content: bytes) -> FileEntry:
-    """Write a file under a temporary name, sync and rename it."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("wb") as file:
+    """Write a small new file."""
+    with NewFile(path) as file:
         file.write(content)
-    return publish(temporary)
+        return file.publish()
 
 
 def publish(temporary: Path) -> FileEntry:
-    """Sync a finished ``<name>.tmp`` to disk and give it its name."""
-    digest = hashlib.sha256()
-    n_bytes = 0
+    """Sync a finished ``<name>.tmp`` that another library wrote, and give it its name."""
     with temporary.open("rb+") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            n_bytes += len(chunk)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        n_bytes = file.tell()
         os.fsync(file.fileno())
     path = temporary.with_name(temporary.name.removesuffix(TEMPORARY))
     os.replace(temporary, path)
     sync_folder(path.parent)
-    return FileEntry(file=path.name, n_bytes=n_bytes, sha256=digest.hexdigest())
+    return FileEntry(file=path.name, n_bytes=n_bytes, sha256=digest)
 
 
 def sync_folder(folder: Path) -> None:
@@ -152,9 +105,71 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def all_or_nothing(folder: Path, names: Iterable[str]) -> Iterator[None]:
+    """Delete the named new files if the work inside fails before the manifest names them.
+
+    Raises
+    ------
+    IndexFileError
+        The disk is full, or another system error stopped the writer.
+    """
+    try:
+        yield
+    except BaseException as error:
+        for name in _unnamed(folder, {*names, MANIFEST_NAME}):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink(missing_ok=True)
+        if isinstance(error, (OSError, sqlite3.Error)):
+            reason = getattr(error, "strerror", None) or str(error)
+            raise IndexFileError(
+                f"index could not be written: {reason}; it holds its last complete state"
+            ) from error
+        raise
+
+
+def segment_file_names(number: int) -> list[str]:
+    """Names of every file a change with this number may write for one segment."""
+    return [file_name(kind, number) for kind in KINDS]
+
+
+def _unnamed(folder: Path, names: set[str]) -> set[str]:
+    """Which of the files nothing relies on, temporary names included."""
+    temporary = {name + TEMPORARY for name in names}
+    if not (folder / MANIFEST_NAME).exists():
+        return names | temporary
+    try:
+        named = {entry.file for entry in read_manifest(folder).files()}
+    except IndexFileError:
+        return temporary
+    return (names - named - {MANIFEST_NAME}) | temporary
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest: the moment at which an index changes."""
+    """Replace the manifest, the moment at which an index changes; then clean up after it.
+
+    What fails after that moment (the copy, deleting old files) is left to the next writer.
+    """
     write_bytes(folder / MANIFEST_NAME, manifest.to_bytes())
+    with contextlib.suppress(OSError):
+        tidy(folder, manifest)
+
+
+def tidy(folder: Path, manifest: Manifest) -> None:
+    """Make the manifest's copy equal to it, then delete what no manifest names.
+
+    In this order, so that the files of the copy's state are always there. The caller
+    holds the lock.
+    """
+    content = manifest.to_bytes()
+    copy = folder / COPY_NAME
+    try:
+        is_equal = copy.read_bytes() == content
+    except FileNotFoundError:
+        is_equal = manifest.version == 1  # has none, and needs none before its first change
+    if not is_equal:
+        write_bytes(copy, content)
+    delete_leftovers(folder, manifest)
 
 
 def leftovers(folder: Path, manifest: Manifest | None) -> list[str]:
@@ -168,14 +183,13 @@ def leftovers(folder: Path, manifest: Manifest | None) -> list[str]:
 
 
 def _is_ours(name: str, full_name: str) -> bool:
-    if name == MANIFEST_NAME:
-        return full_name != MANIFEST_NAME
-    return bool(
-        name == HYPERPLANES_NAME or ARRAYS_NAME.fullmatch(name) or ITEMS_NAME.fullmatch(name)
-    )
+    if name in (MANIFEST_NAME, COPY_NAME):
+        return full_name != name
+    return name == HYPERPLANES_NAME or any(is_file_name(kind, name) for kind in KINDS)
 
 
 def delete_leftovers(folder: Path, manifest: Manifest | None) -> None:
     """Delete what a killed writer left; the caller holds the lock."""
     for name in leftovers(folder, manifest):
-        (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # Windows: a reader has it open
+            (folder / name).unlink(missing_ok=True)

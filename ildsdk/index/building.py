@@ -1,0 +1,164 @@
+"""Making a whole new index from what is in memory or comes in parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ildsdk.index.database import Index
+from ildsdk.index.drafting import draft_beside
+from ildsdk.index.items import ItemRecord
+from ildsdk.index.iterating import ItemBatch
+
+# Added at a time: bounds the memory that waits to be written.
+_PART_ROWS = 65_536
+_PART_BYTES = 128 * 2**20
+
+
+def build_from_arrays(
+    path: str | os.PathLike[str],
+    embeddings: npt.NDArray[np.float32],
+    records: Sequence[ItemRecord],
+    *,
+    name: str,
+    bundle_hash: str,
+    is_synthetic: bool,
+    thumbnails: Sequence[bytes] | None = None,
+    patient_hashes: Sequence[str | None] | None = None,
+    no_match_threshold: float | None = None,
+    threshold_how: str = "not calibrated: built from arrays",
+    n_tables: int = 1,
+    n_bits: int = 3,
+    seed: int = 0,
+    salt: bytes | None = None,
+) -> Index:
+    """Build a new index from embeddings you have already; all of it or nothing.
+
+    Nothing is copied whole: ``embeddings`` may be a memory map.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of the new index; must not exist.
+    embeddings : ndarray
+        float32 ``(n, d)``, unit norm within 1e-3, n may be 0.
+    records : sequence of ItemRecord
+        One per embedding, ``patient_key`` None.
+    name : str
+        Name of the index in answers.
+    bundle_hash : str
+        ``Bundle.bundle_hash`` of the model that made the embeddings: the index answers only
+        together with it.
+    is_synthetic : bool
+        The items are phantoms, not patients; every answer will say so.
+    thumbnails : sequence of bytes, optional
+        One encoded picture per embedding, 1 MiB at most, ``b""`` for none. Without any, reports
+        show "no thumbnail in the index".
+    patient_hashes : sequence of str or None, optional
+        Hash of each item's PatientID. Without it only the case and the study keep a patient's own
+        items out of an answer.
+    no_match_threshold, threshold_how, n_tables, n_bits, seed, salt
+        As in ``Index.create``.
+
+    Returns
+    -------
+    Index
+        The new index, open.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arguments do not fit together, or an embedding is not of unit norm.
+    ConfigError
+        ``path`` exists already, or cannot be written.
+    InputError
+        An item stands twice, or a case has two labels.
+    IndexFileError
+        The disk is full, or another system error.
+    """
+    if not isinstance(embeddings, np.ndarray) or embeddings.dtype != np.float32:
+        raise TypeError("embeddings are no float32 ndarray")
+    if embeddings.ndim != 2:
+        raise ValueError(f"embeddings have shape {embeddings.shape}, expected (n, d)")
+    n = len(embeddings)
+    for what, values in (
+        ("records", records), ("thumbnails", thumbnails), ("patient hashes", patient_hashes),
+    ):  # fmt: skip
+        if values is not None and len(values) != n:
+            raise ValueError(f"{n} embeddings and {len(values)} {what}: expected as many of each")
+    out = Path(path)
+    with (
+        draft_beside(out) as draft,
+        Index.create(
+            draft,
+            name=name,
+            bundle_hash=bundle_hash,
+            embedding_size=embeddings.shape[1],
+            is_synthetic=is_synthetic,
+            no_match_threshold=no_match_threshold,
+            threshold_how=threshold_how,
+            n_tables=n_tables,
+            n_bits=n_bits,
+            seed=seed,
+            salt=salt,
+        ) as index,
+    ):
+        if n:
+            index.add(
+                embeddings,
+                records,
+                itertools.repeat(b"", n) if thumbnails is None else thumbnails,
+                patient_hashes=patient_hashes,
+            )
+    return Index.open(out)
+
+
+def add_batches(index: Index, batches: Iterable[ItemBatch], *, with_patient_keys: bool) -> None:
+    """Add items that come in batches, in parts of bounded size, each item with its day of adding.
+
+    Parameters
+    ----------
+    with_patient_keys : bool
+        Store the items' patient keys, which must be salted with this index's own salt; else drop
+        them.
+
+    Raises
+    ------
+    InputError
+        An item stands twice, or a case has two labels.
+    IndexFileError
+        The disk is full, or another system error.
+    """
+    for group in _grouped(batches):
+        items = [item for batch in group for item in batch.items]
+        index.add(
+            np.concatenate([batch.embeddings for batch in group]),
+            [dataclasses.replace(item, patient_key=None) for item in items],
+            [thumbnail for batch in group for thumbnail in batch.thumbnails],
+            patient_keys=[item.patient_key for item in items] if with_patient_keys else None,
+            added_on=group[0].added_on,
+        )
+    index.compact()
+
+
+def _grouped(batches: Iterable[ItemBatch]) -> Iterator[list[ItemBatch]]:
+    group: list[ItemBatch] = []
+    n_rows = n_bytes = 0
+    for batch in batches:
+        if group and batch.added_on != group[0].added_on:
+            yield group
+            group, n_rows, n_bytes = [], 0, 0
+        group.append(batch)
+        n_rows += len(batch.items)
+        n_bytes += batch.embeddings.nbytes + sum(map(len, batch.thumbnails))
+        if n_rows >= _PART_ROWS or n_bytes >= _PART_BYTES:
+            yield group
+            group, n_rows, n_bytes = [], 0, 0
+    if group:
+        yield group
