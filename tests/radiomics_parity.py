@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.radiomics import FEATURE_NAMES, RadiomicsExtractor, RadiomicsSettings
-from ildsdk.radiomics.names import FEATURE_CLASSES, class_slice
+from ildsdk.radiomics.names import CLASS_SLICES, FEATURE_CLASSES
 
 RELATIVE = 1e-9
 
@@ -77,7 +77,7 @@ def compare(reference: npt.NDArray[np.float64], fast: npt.NDArray[np.float64]) -
     assert not beyond, "\n".join(beyond)
     size = np.where(missing | (reference == 0.0), 1.0, np.abs(reference))
     relative = difference / size
-    return {name: float(relative[class_slice(name)].max()) for name in FEATURE_CLASSES}
+    return {name: float(relative[CLASS_SLICES[name]].max()) for name in FEATURE_CLASSES}
 
 
 def both(

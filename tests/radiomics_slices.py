@@ -33,6 +33,23 @@ def blob(shape: tuple[int, int] = (64, 72), share: float = 0.4) -> npt.NDArray[n
     return (y * y + x * x < 1.0) & ~hole
 
 
+def phantom_lungs(n_cases: int, n_slices: int, size: int = 512) -> Iterator[Slice]:
+    """Lung slices of phantoms of all four classes, with the lung mask the product takes."""
+    from export.phantom import LABELS, PhantomSettings, generate_case
+
+    chosen = PhantomSettings(size=size, n_slices=n_slices)
+    for label in LABELS:
+        for seed in range(n_cases):
+            case = generate_case(label, 700 + seed, chosen)
+            for number, pixels in enumerate(case.pixels_hu):
+                pixels_hu = np.maximum(pixels, -1024).astype(np.float32)
+                try:
+                    mask = segment_lung(pixels_hu, case.pixel_spacing_mm).lung_mask
+                except SliceUnusableError:
+                    continue
+                yield f"{label}-{seed}-{number}", pixels_hu, mask, case.pixel_spacing_mm
+
+
 def real_pictures(
     shared_data: Path,
 ) -> Iterator[tuple[str, npt.NDArray[np.float32], tuple[float, float]]]:

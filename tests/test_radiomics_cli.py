@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from ildsdk.cli.radiomics import radiomics
 from ildsdk.errors import ConfigError, DecodeError, IldError, InputError
 from ildsdk.radiomics import FEATURE_NAMES, RadiomicsExtractor, RadiomicsSettings
+from ildsdk.radiomics.names import FEATURES_BY_CLASS
 from tests.radiomics_slices import blob, texture
 
 SimpleITK = pytest.importorskip("SimpleITK")
@@ -49,6 +50,40 @@ def test_csv_has_a_row_for_each_slice_with_the_label(files: tuple[Path, Path]) -
     assert rows[0]["Reason"] == ""
     assert rows[1]["Reason"] == "roi-too-small"
     assert {rows[1][name] for name in FEATURE_NAMES} == {""}
+
+
+@pytest.mark.parametrize(
+    ("image_name", "mask_name"),
+    [
+        ("image.dcm", "mask.nrrd"),
+        ("image.dcm", "mask.nii.gz"),
+        ("image.nii.gz", "mask.nii.gz"),
+        ("image.nrrd", "mask.nrrd"),
+    ],
+)
+def test_one_slice_in_each_format_has_pyradiomics_columns_and_values(
+    tmp_path: Path, image_name: str, mask_name: str
+) -> None:
+    """What an existing script reads: ``original_...`` columns as pyradiomics writes them."""
+    featureextractor = pytest.importorskip("radiomics.featureextractor")
+    images = []
+    for name, array in ((image_name, texture(1)), (mask_name, blob())):
+        is_image = name == image_name
+        image = SimpleITK.GetImageFromArray(array[None].astype(np.int16 if is_image else np.uint8))
+        image.SetSpacing((0.8, 0.6, 1.0))
+        SimpleITK.WriteImage(image, str(tmp_path / name))
+        images.append(image)
+    result = run(tmp_path / image_name, tmp_path / mask_name)
+    assert result.exit_code == 0, result.output
+    (row,) = csv.DictReader(io.StringIO(result.stdout))
+    extractor = featureextractor.RadiomicsFeatureExtractor(binWidth=25, force2D=True)
+    extractor.disableAllFeatures()
+    for feature_class in FEATURES_BY_CLASS:
+        extractor.enableFeatureClassByName(feature_class)
+    theirs = {k: float(v) for k, v in extractor.execute(*images).items() if "original_" in k[:9]}
+    ours = {name: float(value) for name, value in row.items() if name.startswith("original_")}
+    assert set(ours) == set(theirs)
+    assert ours == pytest.approx(theirs, rel=1e-6)  # MCC; all others 1e-9 elsewhere
 
 
 def test_json_and_settings(files: tuple[Path, Path]) -> None:

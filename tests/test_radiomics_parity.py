@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from ildsdk.radiomics import FEATURE_NAMES, RadiomicsExtractor, RadiomicsSettings
 from ildsdk.radiomics.names import FEATURES_BY_CLASS
 from tests.radiomics_parity import both, compare
-from tests.radiomics_slices import blob, real_lungs, real_regions, texture
+from tests.radiomics_slices import Slice, blob, phantom_lungs, real_lungs, real_regions, texture
 
 featureextractor = pytest.importorskip("radiomics.featureextractor")
 
@@ -133,14 +134,43 @@ def test_a_few_real_lungs(shared_data: Path) -> None:
     assert n_slices >= 3
 
 
-@pytest.mark.slow
-def test_all_real_regions(shared_data: Path) -> None:
+def test_a_phantom_of_each_class() -> None:
+    labels = set()
+    for name, pixels, mask, spacing in phantom_lungs(n_cases=1, n_slices=2, size=256):
+        compare(*both(pixels, mask, spacing))
+        labels.add(name.split("-")[0])
+    assert labels == {"ASS", "IPF", "DM/RP", "Normal"}
+
+
+def report(slices: Iterable[Slice], what: str) -> int:
+    """Compare the engines on all of them, print the worst of each class; their number."""
     worst: dict[str, float] = {}
-    n_regions = 0
-    for _, pixels, mask, spacing in real_regions(shared_data):
+    n_slices = 0
+    for _, pixels, mask, spacing in slices:
         for name, found in compare(*both(pixels, mask, spacing)).items():
             worst[name] = max(worst.get(name, 0.0), found)
-        n_regions += 1
-    print(f"{n_regions} regions; largest relative difference by class: {worst}")
-    assert n_regions >= 200
+        n_slices += 1
+    shown = ", ".join(f"{name} {found:.1e}" for name, found in worst.items())
+    print(f"\n{n_slices} {what}; largest relative difference by class: {shown}")
     assert max(worst.values()) < 1e-9
+    return n_slices
+
+
+@pytest.mark.slow
+def test_all_real_regions(shared_data: Path) -> None:
+    assert report(real_regions(shared_data), "regions of real slices") >= 200
+
+
+@pytest.mark.slow
+def test_phantoms_of_all_classes() -> None:
+    assert report(phantom_lungs(n_cases=2, n_slices=6), "phantom slices") >= 40
+
+
+@pytest.mark.slow
+def test_a_thousand_gray_levels() -> None:
+    """As many as pyradiomics can be asked for: its MCC is cubic in gray levels."""
+    order = np.random.default_rng(4).permutation(32 * 32)
+    pixels = (order.reshape(32, 32) - 1000.0).astype(np.float32)
+    chosen = RadiomicsSettings(bin_width=1.0)
+    found = compare(*both(pixels, np.ones((32, 32), dtype=bool), (0.7, 0.7), chosen))
+    print(f"\n1024 gray levels; largest relative difference by class: {found}")

@@ -6,7 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ildsdk.radiomics import FEATURE_NAMES, RadiomicsExtractor, RadiomicsSettings
+from ildsdk.radiomics import (
+    FEATURE_NAMES,
+    RadiomicsExtractor,
+    RadiomicsScratch,
+    RadiomicsSettings,
+)
 from tests.radiomics_slices import blob, texture
 
 SPACING = (0.7, 0.7)
@@ -136,7 +141,7 @@ def test_a_flat_region() -> None:
 def test_maximal_correlation_of_many_levels_by_its_definition() -> None:
     """Lanczos against dense eigenvalues, where pyradiomics would take minutes."""
     from ildsdk.radiomics import maximal_correlation as module
-    from ildsdk.radiomics.scratch import RadiomicsScratch
+    from ildsdk.radiomics.co_occurrence import CoOccurrence
 
     rng = np.random.default_rng(9)
     for n_levels, density in ((2, 1.0), (5, 0.8), (60, 0.3), (120, 0.04), (120, 0.01)):
@@ -148,12 +153,12 @@ def test_maximal_correlation_of_many_levels_by_its_definition() -> None:
         counts += np.diag(rng.integers(1, 9, n_levels)) + counts.T
         shares = counts / counts.sum()
         rows, columns = np.nonzero(shares)
-        arguments = (
-            np.searchsorted(rows, np.arange(n_levels + 1)).astype(np.int64),
-            columns.astype(np.int32),
-            shares[rows, columns],
-            shares.sum(axis=1),
-            shares.sum(axis=0),
+        matrices = CoOccurrence(
+            starts=np.searchsorted(rows, np.arange(n_levels + 1)).astype(np.int64)[None],
+            columns=columns.astype(np.int32)[None],
+            shares=shares[rows, columns][None],
+            row_sums=shares.sum(axis=1)[None],
+            column_sums=shares.sum(axis=0)[None],
         )
-        found = module.maximal_correlation(*arguments, RadiomicsScratch())
-        assert found == pytest.approx(module._by_definition(*arguments), rel=1e-7)
+        found = module.maximal_correlations(matrices, RadiomicsScratch())
+        assert found.tolist() == pytest.approx([module._by_definition(matrices, 0)], rel=1e-7)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 
 from ildsdk.radiomics.settings import WeightingNorm
 
 
-def half_directions(distances: Sequence[int]) -> list[tuple[int, int]]:
+@functools.cache
+def half_directions(distances: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """One of each pair of opposite offsets ``(rows, columns)``, in pyradiomics' order.
 
     An offset belongs to distance ``d`` if the larger of its two parts is ``d`` (infinity norm).
     """
     farthest = max(distances)
-    return [
+    return tuple(
         (rows, columns)
         for rows in range(farthest, -1, -1)
         for columns in range(farthest, -farthest - 1, -1)
         if (rows > 0 or columns > 0) and max(rows, abs(columns)) in distances
-    ]
+    )
 
 
 def distance_mm(

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ildsdk.errors import ConfigError, SliceUnusableError
 from ildsdk.radiomics.names import FEATURE_NAMES, N_FEATURES
-from ildsdk.radiomics.region import check_arguments, find_region
 from ildsdk.radiomics.settings import RadiomicsSettings
 
 if TYPE_CHECKING:
@@ -122,6 +121,8 @@ class RadiomicsExtractor:
         TypeError, ValueError
             Arrays or spacing of the wrong kind.
         """
+        from ildsdk.radiomics.region import check_arguments
+
         check_arguments(pixels_hu, lung_mask, pixel_spacing_mm)
         try:
             values = self._compute(pixels_hu, lung_mask, pixel_spacing_mm, scratch)
@@ -146,12 +147,15 @@ class RadiomicsExtractor:
         pixel_spacing_mm: tuple[float, float],
         scratch: RadiomicsScratch | None,
     ) -> npt.NDArray[np.float64]:
-        region = find_region(pixels_hu, lung_mask, pixel_spacing_mm, self.settings)
+        from ildsdk.radiomics.region import find_region
+
+        scratch = scratch or self._own_scratch()
+        region = find_region(pixels_hu, lung_mask, pixel_spacing_mm, self.settings, scratch)
         if self._reference is not None:
             return self._reference.compute(pixels_hu, lung_mask, pixel_spacing_mm)
         from ildsdk.radiomics.fast import fast_features
 
-        return fast_features(region, self.settings, scratch or self._own_scratch())
+        return fast_features(region, self.settings, scratch)
 
     def _own_scratch(self) -> RadiomicsScratch:
         """Give each thread a scratch of its own: sharing one would give wrong values."""
@@ -169,5 +173,7 @@ class RadiomicsExtractor:
 
 def _result(values: npt.NDArray[np.float64], reason: str) -> RadiomicsResult:
     is_valid = np.isfinite(values)
-    reasons = {FEATURE_NAMES[i]: reason for i in np.flatnonzero(~is_valid)}
+    reasons = {}
+    if not is_valid.all():
+        reasons = {FEATURE_NAMES[i]: reason for i in np.flatnonzero(~is_valid)}
     return RadiomicsResult(values, FEATURE_NAMES, is_valid, reasons)

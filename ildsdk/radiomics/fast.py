@@ -14,7 +14,7 @@ from ildsdk.radiomics.glcm import glcm_features
 from ildsdk.radiomics.glrlm import glrlm_features
 from ildsdk.radiomics.glszm import glszm_features
 from ildsdk.radiomics.levels import level_image
-from ildsdk.radiomics.names import N_FEATURES, class_slice
+from ildsdk.radiomics.names import CLASS_SLICES, N_FEATURES
 from ildsdk.radiomics.neighborhood import neighborhood_features
 from ildsdk.radiomics.region import Region
 from ildsdk.radiomics.scratch import RadiomicsScratch
@@ -23,7 +23,7 @@ from ildsdk.radiomics.shape2d import shape2d_features
 
 
 def fast_features(
-    region: Region, settings: RadiomicsSettings, scratch: RadiomicsScratch | None = None
+    region: Region, settings: RadiomicsSettings, scratch: RadiomicsScratch
 ) -> npt.NDArray[np.float64]:
     """All features of a region.
 
@@ -33,8 +33,8 @@ def fast_features(
         From :func:`~ildsdk.radiomics.region.find_region` with the same settings.
     settings : RadiomicsSettings
         What changes a value.
-    scratch : RadiomicsScratch, optional
-        Working memory to use again; a new one is made (and dropped) without.
+    scratch : RadiomicsScratch
+        Working memory; the one that holds the region.
 
     Returns
     -------
@@ -46,23 +46,22 @@ def fast_features(
     SliceUnusableError
         ``roi-too-many-levels``.
     """
-    scratch = scratch if scratch is not None else RadiomicsScratch()
     spacing = region.pixel_spacing_mm
     values = np.empty(N_FEATURES)
     image = level_image(region, settings, scratch)
-    shape2d_features(region.shape_mask, spacing, scratch, values[class_slice("shape2D")])
+    shape2d_features(region.shape_mask, spacing, scratch, values[CLASS_SLICES["shape2D"]])
     firstorder_features(
-        region, image, settings.voxel_array_shift, scratch, values[class_slice("firstorder")]
+        region, image, settings.voxel_array_shift, scratch, values[CLASS_SLICES["firstorder"]]
     )
-    glcm_features(image, settings, spacing, scratch, values[class_slice("glcm")])
-    glrlm_features(image, settings.weighting_norm, spacing, scratch, values[class_slice("glrlm")])
-    glszm_features(image, scratch, values[class_slice("glszm")])
+    glcm_features(image, settings, spacing, scratch, values[CLASS_SLICES["glcm"]])
+    glrlm_features(image, settings.weighting_norm, spacing, scratch, values[CLASS_SLICES["glrlm"]])
+    glszm_features(image, scratch, values[CLASS_SLICES["glszm"]])
     neighborhood_features(
         image,
         settings.distances,
         settings.gldm_alpha,
         scratch,
-        values[class_slice("gldm")],
-        values[class_slice("ngtdm")],
+        values[CLASS_SLICES["gldm"]],
+        values[CLASS_SLICES["ngtdm"]],
     )
     return values

@@ -26,7 +26,9 @@ def firstorder_features(
 ) -> None:
     """Write the 18 features of a region to ``out``, float64 ``(18,)``, in order of names."""
     n_pixels = region.values.size
-    places = np.array([(n_pixels - 1) * share for share in (0.1, 0.25, 0.75, 0.9)])
+    # as numpy rounds them; the compiler would fuse the product with what follows
+    last = n_pixels - 1
+    places = (last * 0.1, last * 0.25, last * 0.75, last * 0.9)
     _firstorder(
         region.values,
         region.pixels,

@@ -1,27 +1,23 @@
 """Gray level co-occurrence features (24).
 
 Definitions: pyradiomics, ``glcm``: features of each direction, then their mean; or one
-matrix of all directions, weighted by distance, where a weighting norm is set. Matrices are
-kept as rows of cells that are not zero, so that cost and memory follow the number of pixels
-and not the square of the number of gray levels.
+matrix of all directions, weighted by distance, where a weighting norm is set.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.radiomics.directions import distance_mm, half_directions
+from ildsdk.radiomics.co_occurrence import co_occurrence
 from ildsdk.radiomics.levels import LevelImage
-from ildsdk.radiomics.maximal_correlation import maximal_correlation
+from ildsdk.radiomics.maximal_correlation import maximal_correlations
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import RadiomicsSettings
 from native_hash.jit import SCAN_FASTMATH, kernel
 
-_N_FEATURES = 24
 _INVERSE_VARIANCE = 15
 _MCC = 19
 _EPSILON = 2.220446049250313e-16
@@ -37,276 +33,41 @@ def glcm_features(
     out: npt.NDArray[np.float64],
 ) -> None:
     """Write the 24 features to ``out``, float64 ``(24,)``, NaN where no pixel has a neighbor."""
-    n_levels = image.grays.size
-    n_pixels = image.positions.size
     n_grays = int(image.grays[-1])
-    steps, weights, groups = _groups(image, settings, pixel_spacing_mm)
-    n_steps = steps.size
-    n_counted_at_most = min(n_levels * n_levels, n_pixels)
-    shape = (n_steps, n_counted_at_most)
-    counted_columns = scratch.take("pair_counted_columns", math.prod(shape), np.int32)
-    counted = scratch.take("pair_counted", math.prod(shape), np.int32)
-    counted_starts = scratch.take("pair_counted_starts", n_steps * (n_levels + 1), np.int64)
-    counted_columns, counted = counted_columns.reshape(shape), counted.reshape(shape)
-    counted_starts = counted_starts.reshape(n_steps, n_levels + 1)
-    step_row = scratch.take("pair_step_row", n_grays + 1, np.int32)
-    touched = scratch.take("pair_touched", n_grays + 2, np.int32)
-    index_of = scratch.take("pair_index_of", n_grays + 1, np.int32)
-    step_row[:] = 0
-    _count_pairs(
-        image.levels,
-        image.origin,
-        image.positions,
-        image.starts,
+    matrices = co_occurrence(image, settings, pixel_spacing_mm, scratch)
+    n_found = _mean_features(
         image.grays,
-        steps,
-        step_row,
-        touched,
-        index_of,
-        counted_columns,
-        counted,
-        counted_starts,
+        matrices,
+        maximal_correlations(matrices, scratch),
+        scratch.take("sum_shares", 2 * n_grays + 1, np.float64),
+        scratch.take("difference_shares", n_grays, np.float64),
+        out,
     )
-    n_merged = max((group.stop - group.start for group in groups), default=1)
-    n_cells_at_most = min(n_levels * n_levels, 2 * n_pixels * n_merged)
-    columns = scratch.take("pair_columns", n_cells_at_most, np.int32)
-    shares = scratch.take("pair_shares", n_cells_at_most, np.float64)
-    row_starts = scratch.take("pair_row_starts", n_levels + 1, np.int64)
-    row = scratch.take("pair_row", n_levels, np.float64)
-    turned_columns = scratch.take("pair_turned_columns", n_counted_at_most * n_merged, np.int32)
-    turned = scratch.take("pair_turned", n_counted_at_most * n_merged, np.int32)
-    turned_starts = scratch.take("pair_turned_starts", n_merged * (n_levels + 2), np.int64)
-    row_sums = scratch.take("row_sums", n_levels, np.float64)
-    column_sums = scratch.take("column_sums", n_levels, np.float64)
-    sum_shares = scratch.take("sum_shares", 2 * n_grays + 1, np.float64)
-    difference_shares = scratch.take("difference_shares", n_grays, np.float64)
-    row[:] = 0.0
-    found: list[npt.NDArray[np.float64]] = []
-    for group in groups:
-        total = _merge(
-            counted_columns[group],
-            counted[group],
-            counted_starts[group],
-            weights[group],
-            settings.symmetrical_glcm,
-            turned_columns.reshape(n_merged, n_counted_at_most),
-            turned.reshape(n_merged, n_counted_at_most),
-            turned_starts.reshape(n_merged, n_levels + 2),
-            row,
-            touched,
-            columns,
-            shares,
-            row_starts,
-        )
-        if not total > 0.0:
-            continue
-        features = np.empty(_N_FEATURES)
-        _glcm(
-            image.grays,
-            row_starts,
-            columns,
-            shares,
-            total,
-            row_sums,
-            column_sums,
-            sum_shares,
-            difference_shares,
-            features,
-        )
-        features[_MCC] = maximal_correlation(
-            row_starts, columns, shares, row_sums, column_sums, scratch
-        )
-        found.append(features)
-    out[:] = np.mean(found, axis=0) if found else np.nan
-    if not found and n_levels == 1:
+    if n_found == 0 and image.grays.size == 1:
         # No pixel has a neighbor, and there is one gray level. pyradiomics: several matrices,
         # MCC is 1; one matrix, InverseVariance is 0 (a sum without terms).
-        if settings.weighting_norm is None and len(groups) > 1:
+        n_matrices = matrices.starts.shape[0]
+        if settings.weighting_norm is None and n_matrices > 1:
             out[_MCC] = 1.0
-        elif groups:
+        elif n_matrices > 0:
             out[_INVERSE_VARIANCE] = 0.0
 
 
-def _groups(
-    image: LevelImage, settings: RadiomicsSettings, pixel_spacing_mm: tuple[float, float]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], list[slice]]:
-    """Steps in the level image, their weights, and which of them share one matrix."""
-    pad = image.origin // image.stride
-    height, width = image.levels.size // image.stride - 2 * pad, image.stride - 2 * pad
-    directions = [
-        (rows, columns)
-        for rows, columns in half_directions(settings.distances)
-        if rows < height and abs(columns) < width
-    ]
-    steps = np.array(
-        [rows * image.stride + columns for rows, columns in directions], dtype=np.int64
-    )
-    norm = settings.weighting_norm
-    weights = np.ones(steps.size)
-    if norm is None or not directions:
-        return steps, weights, [slice(a, a + 1) for a in range(steps.size)]
-    if norm != "no_weighting":
-        lengths = np.array([distance_mm(d, pixel_spacing_mm, norm) for d in directions])
-        weights = np.exp(-(lengths**2))
-    # neighbors far away in mm may have no weight at all in double precision
-    kept = weights > 0.0
-    return steps[kept], weights[kept], [slice(0, int(kept.sum()))]
-
-
 @kernel(SCAN_FASTMATH)
-def _count_pairs(
-    levels: Any,
-    origin: Any,
-    positions: Any,
+def _features(
+    grays: Any,
     starts: Any,
-    grays: Any,
-    steps: Any,
-    row: Any,
-    touched: Any,
-    index_of: Any,
-    columns: Any,
-    counts: Any,
-    row_starts: Any,
-) -> None:
-    """For each step, count pairs of a pixel and the neighbor one step ahead.
-
-    Step ``a`` and level ``i`` have the cells ``columns[a, row_starts[a, i]:row_starts[a, i +
-    1]]`` (level indices) with their ``counts``. ``row`` int32 ``(n_grays + 1,)`` is all zero
-    on entry and on return; ``touched`` (one longer) and ``index_of`` are scratch.
-    """
-    for level in range(grays.size):
-        index_of[grays[level]] = level
-    for a in range(steps.size):
-        ahead = levels[origin + steps[a] :]
-        n_cells = 0
-        for level in range(grays.size):
-            row_starts[a, level] = n_cells
-            n_touched = 0
-            for k in range(starts[level], starts[level + 1]):
-                # outside the region is gray level 0: counted like any, dropped below
-                other = ahead[positions[k]]
-                n_so_far = row[other]
-                touched[n_touched] = other
-                n_touched += 1 if n_so_far == 0 else 0
-                row[other] = n_so_far + 1
-            for t in range(n_touched):
-                other = touched[t]
-                if other > 0:
-                    columns[a, n_cells] = index_of[other]
-                    counts[a, n_cells] = row[other]
-                    n_cells += 1
-                row[other] = 0
-        row_starts[a, grays.size] = n_cells
-
-
-@kernel(SCAN_FASTMATH)
-def _turn(
-    columns: Any, counts: Any, row_starts: Any, to_columns: Any, to: Any, cursors: Any
-) -> None:
-    """Transpose: cell (i, j) becomes (j, i).
-
-    Row ``j`` of the result is ``cursors[j]:cursors[j + 1]``; ``cursors`` has ``n_levels + 2``.
-    """
-    n_levels = row_starts.size - 1
-    cursors[:] = 0
-    for cell in range(row_starts[n_levels]):
-        cursors[columns[cell] + 2] += 1
-    for level in range(n_levels):
-        cursors[level + 2] += cursors[level + 1]
-    for level in range(n_levels):
-        for cell in range(row_starts[level], row_starts[level + 1]):
-            place = cursors[columns[cell] + 1]
-            cursors[columns[cell] + 1] = place + 1
-            to_columns[place] = level
-            to[place] = counts[cell]
-
-
-@kernel(SCAN_FASTMATH)
-def _merge(
-    counted_columns: Any,
-    counted: Any,
-    counted_starts: Any,
-    weights: Any,
-    is_symmetrical: Any,
-    turned_columns: Any,
-    turned: Any,
-    turned_starts: Any,
-    row: Any,
-    touched: Any,
-    columns: Any,
-    counts: Any,
-    row_starts: Any,
-) -> float:
-    """Weighted sum of the counts of several steps (and of their transposes); returns its total.
-
-    Row ``i`` of the result is ``row_starts[i]:row_starts[i + 1]``. ``row`` float64
-    ``(n_levels,)`` is all zero on entry and on return.
-    """
-    n_steps = weights.size
-    n_levels = row.size
-    if is_symmetrical:
-        for a in range(n_steps):
-            _turn(
-                counted_columns[a],
-                counted[a],
-                counted_starts[a],
-                turned_columns[a],
-                turned[a],
-                turned_starts[a],
-            )
-    n_cells = 0
-    total = 0.0
-    for level in range(n_levels):
-        row_starts[level] = n_cells
-        n_touched = 0
-        for a in range(n_steps):
-            weight = weights[a]
-            for cell in range(counted_starts[a, level], counted_starts[a, level + 1]):
-                other = counted_columns[a, cell]
-                if row[other] == 0.0:
-                    touched[n_touched] = other
-                    n_touched += 1
-                row[other] += weight * counted[a, cell]
-            if is_symmetrical:
-                for cell in range(turned_starts[a, level], turned_starts[a, level + 1]):
-                    other = turned_columns[a, cell]
-                    if row[other] == 0.0:
-                        touched[n_touched] = other
-                        n_touched += 1
-                    row[other] += weight * turned[a, cell]
-        for t in range(n_touched):
-            other = touched[t]
-            columns[n_cells] = other
-            counts[n_cells] = row[other]
-            total += row[other]
-            row[other] = 0.0
-            n_cells += 1
-    row_starts[n_levels] = n_cells
-    return total
-
-
-@kernel(SCAN_FASTMATH)
-def _glcm(
-    grays: Any,
-    row_starts: Any,
     columns: Any,
     shares: Any,
-    total: Any,
     row_sums: Any,
     column_sums: Any,
     sum_shares: Any,
     difference_shares: Any,
     out: Any,
 ) -> None:
-    """All features of one matrix but MCC; counts in ``shares`` become shares of ``total``.
-
-    ``row_sums`` and ``column_sums`` (``(n_levels,)``) are left for MCC. ``sum_shares``
-    ``(2 n_grays + 1,)`` and ``difference_shares`` ``(n_grays,)`` are scratch.
-    """
+    """All features of one matrix but MCC; scratch as for ``_mean_features``."""
     n_levels = grays.size
     n_grays = grays[n_levels - 1]
-    row_sums[:] = 0.0
-    column_sums[:] = 0.0
     sum_shares[:] = 0.0
     difference_shares[:] = 0.0
     energy = 0.0
@@ -314,20 +75,15 @@ def _glcm(
     largest = 0.0
     autocorrelation = 0.0
     for i in range(n_levels):
-        row_sum = 0.0
-        for cell in range(row_starts[i], row_starts[i + 1]):
+        for cell in range(starts[i], starts[i + 1]):
             j = columns[cell]
-            share = shares[cell] / total
-            shares[cell] = share
-            row_sum += share
-            column_sums[j] += share
+            share = shares[cell]
             sum_shares[grays[i] + grays[j]] += share
             difference_shares[abs(grays[i] - grays[j])] += share
             energy += share * share
             entropy -= share * np.log2(share + _EPSILON)
             largest = max(largest, share)
             autocorrelation += share * np.float64(grays[i]) * np.float64(grays[j])
-        row_sums[i] = row_sum
     row_mean = 0.0
     column_mean = 0.0
     row_entropy = 0.0
@@ -357,7 +113,7 @@ def _glcm(
         row_variance += row_sums[i] * y * y
         x = grays[i] - column_mean
         column_variance += column_sums[i] * x * x
-        for cell in range(row_starts[i], row_starts[i + 1]):
+        for cell in range(starts[i], starts[i + 1]):
             j = columns[cell]
             covariance += shares[cell] * y * (grays[j] - column_mean)
             over_margins += shares[cell] / (row_sums[i] * column_sums[j])
@@ -371,7 +127,7 @@ def _glcm(
         entropy_1 = 0.0
         entropy_2 = 0.0
         for i in range(n_levels):
-            for cell in range(row_starts[i], row_starts[i + 1]):
+            for cell in range(starts[i], starts[i + 1]):
                 margins = row_sums[i] * column_sums[columns[cell]]
                 entropy_1 -= shares[cell] * np.log2(margins + _EPSILON)
             for j in range(n_levels):
@@ -447,3 +203,43 @@ def _glcm(
     out[21] = sum_average
     out[22] = sum_entropy
     out[23] = row_variance
+
+
+@kernel(SCAN_FASTMATH)
+def _mean_features(
+    grays: Any,
+    matrices: Any,
+    correlations: Any,
+    sum_shares: Any,
+    difference_shares: Any,
+    out: Any,
+) -> int:
+    """Mean over the matrices that have cells, NaN without; their number.
+
+    ``correlations``: MCC of each matrix. ``sum_shares`` float64 ``(2 n_grays + 1,)`` and
+    ``difference_shares`` ``(n_grays,)`` are scratch.
+    """
+    features = np.empty(out.size)
+    n_found = 0
+    out[:] = 0.0
+    for m in range(correlations.size):
+        if matrices.starts[m, grays.size] == 0:
+            continue
+        n_found += 1
+        _features(
+            grays,
+            matrices.starts[m],
+            matrices.columns[m],
+            matrices.shares[m],
+            matrices.row_sums[m],
+            matrices.column_sums[m],
+            sum_shares,
+            difference_shares,
+            features,
+        )
+        features[_MCC] = correlations[m]
+        for k in range(out.size):
+            out[k] += features[k]
+    for k in range(out.size):
+        out[k] = out[k] / n_found if n_found > 0 else np.nan
+    return n_found

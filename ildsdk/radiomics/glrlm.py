@@ -16,48 +16,9 @@ from ildsdk.radiomics.directions import distance_mm, half_directions
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import WeightingNorm
-from ildsdk.radiomics.size_matrix import (
-    ENTROPY,
-    GRAY_NON_UNIFORMITY,
-    GRAY_NON_UNIFORMITY_NORMALIZED,
-    GRAY_VARIANCE,
-    HIGH_GRAY,
-    LARGE,
-    LARGE_HIGH_GRAY,
-    LARGE_LOW_GRAY,
-    LOW_GRAY,
-    N_SIZE_FEATURES,
-    PERCENTAGE,
-    SIZE_NON_UNIFORMITY,
-    SIZE_NON_UNIFORMITY_NORMALIZED,
-    SIZE_VARIANCE,
-    SMALL,
-    SMALL_HIGH_GRAY,
-    SMALL_LOW_GRAY,
-    size_features,
-)
+from ildsdk.radiomics.size_matrix import GLRLM_ORDER, size_features, size_matrices
 from native_hash.jit import SCAN_FASTMATH, kernel
 
-_ORDER = np.array(
-    [
-        GRAY_NON_UNIFORMITY,
-        GRAY_NON_UNIFORMITY_NORMALIZED,
-        GRAY_VARIANCE,
-        HIGH_GRAY,
-        LARGE,
-        LARGE_HIGH_GRAY,
-        LARGE_LOW_GRAY,
-        LOW_GRAY,
-        ENTROPY,
-        SIZE_NON_UNIFORMITY,
-        SIZE_NON_UNIFORMITY_NORMALIZED,
-        PERCENTAGE,
-        SIZE_VARIANCE,
-        SMALL,
-        SMALL_HIGH_GRAY,
-        SMALL_LOW_GRAY,
-    ]
-)
 _RUN_ENTROPY = 8
 _RUN_VARIANCE = 12
 
@@ -70,82 +31,55 @@ def glrlm_features(
     out: npt.NDArray[np.float64],
 ) -> None:
     """Write the 16 features to ``out``, float64 ``(16,)``, NaN where no direction has runs."""
-    n_pixels = image.positions.size
     n_places = image.levels.size
     # no run is longer than the longer side of the padded image
     longest = max(image.stride, n_places // image.stride)
     directions = half_directions((1,))
-    steps = np.array([rows * image.stride + columns for rows, columns in directions])
     if weighting_norm is None:
-        groups = [slice(a, a + 1) for a in range(len(directions))]
-        weights = np.ones(len(directions))
+        n_matrices, weights = len(directions), [1.0] * len(directions)
     else:
-        groups = [slice(0, len(directions))]
-        weights = np.array([distance_mm(d, pixel_spacing_mm, weighting_norm) for d in directions])
-    cell_grays = scratch.take("cell_grays", len(directions) * n_pixels, np.int32)
-    cell_sizes = scratch.take("cell_sizes", len(directions) * n_pixels, np.int32)
-    cell_counts = scratch.take("cell_counts", len(directions) * n_pixels, np.float64)
-    by_size = scratch.take("by_size", n_pixels + longest + 1, np.float64)
-    row = scratch.take("run_row", 2 * (longest + 1), np.int32).reshape(2, longest + 1)
-    weighted_row = scratch.take("run_weighted_row", longest + 1, np.float64)
-    lengths = scratch.take("run_lengths", n_places, np.uint16)
-    ends = scratch.take("run_ends", len(directions) * n_places, np.uint16)
-    ends = ends.reshape(len(directions), n_places)
-    by_size[:] = 0.0
-    row[:] = 0
-    weighted_row[:] = 0.0
-    found: list[npt.NDArray[np.float64]] = []
-    for group in groups:
-        chosen = []
-        for a in range(group.start, group.stop):
-            if _has_pair(image.levels, image.origin, image.positions, steps[a]) or _shares_a_line(
-                image, directions[a]
-            ):
-                # just before use: the buffer is still in the processor's cache
-                _run_ends(image.levels, image.stride, steps[a], lengths, ends[a])
-                chosen.append(a)
-        if not chosen:
-            continue
-        n_cells = _cells(
-            ends,
-            image.origin,
-            image.positions,
-            image.starts,
-            image.grays,
-            np.array(chosen),
-            weights,
-            row,
-            weighted_row,
-            cell_grays,
-            cell_sizes,
-            cell_counts,
+        n_matrices, weights = (
+            1,
+            [distance_mm(d, pixel_spacing_mm, weighting_norm) for d in directions],
         )
-        features = np.empty(N_SIZE_FEATURES)
-        size_features(cell_grays, cell_sizes, cell_counts, n_cells, by_size, features)
-        found.append(features)
-    out[:] = np.mean(found, axis=0)[_ORDER] if found else np.nan
-    if not found and weighting_norm is not None:
+    n_merged = len(directions) // n_matrices
+    matrices = size_matrices(n_matrices, image.positions.size, scratch)
+    _runs(
+        image,
+        np.array(directions),
+        np.array(weights),
+        scratch.take("run_lengths", n_places, np.uint16),
+        scratch.take("run_ends", (n_merged, n_places), np.uint16),
+        scratch.take("run_row", (2, longest + 1), np.int32),
+        scratch.take("run_weighted_row", longest + 1, np.float64),
+        matrices,
+    )
+    has_runs = size_features(matrices, longest, GLRLM_ORDER, scratch, out)
+    if not has_runs and weighting_norm is not None:
         # pyradiomics answers 0 here, for sums without terms
         out[[_RUN_ENTROPY, _RUN_VARIANCE]] = 0.0
 
 
-def _shares_a_line(image: LevelImage, direction: tuple[int, int]) -> bool:
-    """Whether any line along the direction holds two pixels of the region."""
-    rows, columns = np.divmod(image.positions.astype(np.int64), image.stride)
-    lines = rows * direction[1] - columns * direction[0]
-    return bool(np.unique(lines).size < lines.size)
-
-
 @kernel(SCAN_FASTMATH)
-def _has_pair(levels: Any, origin: Any, positions: Any, step: Any) -> Any:
-    """Whether any two pixels of the region are neighbors along the step."""
-    ahead = levels[origin + step :]
-    is_found = False
-    for k in range(positions.size):
-        if ahead[positions[k]] > 0:
-            is_found = True
-            break
-    return is_found
+def _has_runs(image: Any, rows: Any, columns: Any, is_seen: Any) -> Any:
+    """Whether any line along the direction holds two pixels of the region.
+
+    Without, pyradiomics leaves the direction out. ``is_seen`` is scratch, longer than the
+    rows and columns of the level image together.
+    """
+    ahead = image.levels[image.origin + rows * image.stride + columns :]
+    for k in range(image.positions.size):
+        if ahead[image.positions[k]] > 0:
+            return True
+    # no two pixels touch along the direction
+    is_seen[:] = 0
+    for k in range(image.positions.size):
+        row, column = divmod(np.int64(image.positions[k]), image.stride)
+        line = (row * columns - column * rows) % is_seen.size
+        if is_seen[line] > 0:
+            return True
+        is_seen[line] = 1
+    return False
 
 
 @kernel(SCAN_FASTMATH)
@@ -176,33 +110,20 @@ def _run_ends(levels: Any, stride: Any, step: Any, lengths: Any, ends: Any) -> N
 
 @kernel(SCAN_FASTMATH)
 def _cells(
-    ends: Any,
-    origin: Any,
-    positions: Any,
-    starts: Any,
-    grays: Any,
-    chosen: Any,
-    weights: Any,
-    row: Any,
-    weighted_row: Any,
-    cell_grays: Any,
-    cell_sizes: Any,
-    cell_counts: Any,
-) -> int:
-    """Cells of the run length matrix summed over the chosen directions; their number.
+    image: Any, ends: Any, weights: Any, row: Any, weighted_row: Any, matrices: Any, m: Any
+) -> None:
+    """Matrix ``m``: runs of the directions whose ``ends`` are given, times their weights.
 
-    ``row`` int32 ``(2, longest run + 1)`` and ``weighted_row`` float64 ``(longest run + 1,)``
-    are all zero on entry and on return.
+    ``row`` and ``weighted_row`` are all zero on entry and on return.
     """
     n_cells = 0
-    for level in range(grays.size):
+    for level in range(image.grays.size):
         longest_of_all = 0
-        for c in range(chosen.size):
-            a = chosen[c]
-            end = ends[a, origin:]
+        for a in range(weights.size):
+            end = ends[a, image.origin :]
             longest: Any = np.uint16(0)
-            for k in range(starts[level], starts[level + 1]):
-                length = end[positions[k]]
+            for k in range(image.starts[level], image.starts[level + 1]):
+                length = end[image.positions[k]]
                 longest = max(longest, length)
                 # most places end no run: they fall into entry 0, cheaper than a branch;
                 # even and odd pixels apart, so that one addition need not wait for the last
@@ -214,9 +135,44 @@ def _cells(
             longest_of_all = max(longest_of_all, int(longest))
         for length in range(1, longest_of_all + 1):
             if weighted_row[length] > 0.0:
-                cell_grays[n_cells] = grays[level]
-                cell_sizes[n_cells] = length
-                cell_counts[n_cells] = weighted_row[length]
+                matrices.grays[m, n_cells] = image.grays[level]
+                matrices.sizes[m, n_cells] = length
+                matrices.counts[m, n_cells] = weighted_row[length]
                 weighted_row[length] = 0.0
                 n_cells += 1
-    return n_cells
+    matrices.n_cells[m] = n_cells
+
+
+@kernel(SCAN_FASTMATH)
+def _runs(
+    image: Any,
+    directions: Any,
+    weights: Any,
+    lengths: Any,
+    ends: Any,
+    row: Any,
+    weighted_row: Any,
+    matrices: Any,
+) -> None:
+    """Fill the run length matrices.
+
+    ``directions`` ``(n_directions, 2)`` and ``weights``: the first ``ends.shape[0]`` of them make
+    the first matrix, and so on. ``lengths`` and each row of ``ends`` have the places of the level
+    image, ``row`` int32 ``(2, longest run + 1)`` and ``weighted_row`` float64 as long; all four
+    are scratch.
+    """
+    n_merged = ends.shape[0]
+    kept_weights = np.empty(n_merged)
+    row[:] = 0
+    weighted_row[:] = 0.0
+    for m in range(matrices.n_cells.size):
+        n_kept = 0
+        for a in range(m * n_merged, (m + 1) * n_merged):
+            rows, columns = directions[a]
+            if _has_runs(image, rows, columns, lengths):
+                step = rows * image.stride + columns
+                _run_ends(image.levels, image.stride, step, lengths, ends[n_kept])
+                kept_weights[n_kept] = weights[a]
+                n_kept += 1
+        # at once: the ends are still in the processor's cache
+        _cells(image, ends, kept_weights[:n_kept], row, weighted_row, matrices, m)

@@ -13,81 +13,26 @@ import numpy.typing as npt
 
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
-from ildsdk.radiomics.size_matrix import (
-    ENTROPY,
-    GRAY_NON_UNIFORMITY,
-    GRAY_NON_UNIFORMITY_NORMALIZED,
-    GRAY_VARIANCE,
-    HIGH_GRAY,
-    LARGE,
-    LARGE_HIGH_GRAY,
-    LARGE_LOW_GRAY,
-    LOW_GRAY,
-    N_SIZE_FEATURES,
-    PERCENTAGE,
-    SIZE_NON_UNIFORMITY,
-    SIZE_NON_UNIFORMITY_NORMALIZED,
-    SIZE_VARIANCE,
-    SMALL,
-    SMALL_HIGH_GRAY,
-    SMALL_LOW_GRAY,
-    size_features,
-)
+from ildsdk.radiomics.size_matrix import GLSZM_ORDER, size_features, size_matrices
 from native_hash.jit import SCAN_FASTMATH, kernel
-
-_ORDER = np.array(
-    [
-        GRAY_NON_UNIFORMITY,
-        GRAY_NON_UNIFORMITY_NORMALIZED,
-        GRAY_VARIANCE,
-        HIGH_GRAY,
-        LARGE,
-        LARGE_HIGH_GRAY,
-        LARGE_LOW_GRAY,
-        LOW_GRAY,
-        SIZE_NON_UNIFORMITY,
-        SIZE_NON_UNIFORMITY_NORMALIZED,
-        SMALL,
-        SMALL_HIGH_GRAY,
-        SMALL_LOW_GRAY,
-        ENTROPY,
-        PERCENTAGE,
-        SIZE_VARIANCE,
-    ]
-)
 
 
 def glszm_features(
     image: LevelImage, scratch: RadiomicsScratch, out: npt.NDArray[np.float64]
 ) -> None:
     """Write the 16 features to ``out``, float64 ``(16,)``."""
-    n_pixels = image.positions.size
-    parents = scratch.take("parents", image.levels.size, np.int32)
-    areas = scratch.take("areas", image.levels.size, np.int32)
-    links = scratch.take("links", image.stride, np.int32)
-    cell_grays = scratch.take("cell_grays", n_pixels, np.int32)
-    cell_sizes = scratch.take("cell_sizes", n_pixels, np.int32)
-    cell_counts = scratch.take("cell_counts", n_pixels, np.float64)
-    by_size = scratch.take("by_size", n_pixels + 1, np.float64)
-    row = scratch.take("zone_row", n_pixels + 1, np.int32)
-    touched = scratch.take("zone_touched", n_pixels + 2, np.int32)
-    by_size[:] = 0.0
-    row[:] = 0
-    _label(image.levels, image.stride, links, parents, areas)
-    n_cells = _cells(
-        areas[image.origin :],
-        image.positions,
-        image.starts,
-        image.grays,
-        row,
-        touched,
-        cell_grays,
-        cell_sizes,
-        cell_counts,
+    n_pixels, n_places = image.positions.size, image.levels.size
+    matrices = size_matrices(1, n_pixels, scratch)
+    _zones(
+        image,
+        scratch.take("links", image.stride, np.int32),
+        scratch.take("parents", n_places, np.int32),
+        scratch.take("areas", n_places, np.int32),
+        scratch.take("zone_row", n_pixels + 1, np.int32),
+        scratch.take("zone_touched", n_pixels + 2, np.int32),
+        matrices,
     )
-    features = np.empty(N_SIZE_FEATURES)
-    size_features(cell_grays, cell_sizes, cell_counts, n_cells, by_size, features)
-    out[:] = features[_ORDER]
+    size_features(matrices, n_pixels, GLSZM_ORDER, scratch, out)
 
 
 @kernel(SCAN_FASTMATH)
@@ -149,28 +94,22 @@ def _label(levels: Any, stride: Any, links: Any, parents: Any, areas: Any) -> No
 
 
 @kernel(SCAN_FASTMATH)
-def _cells(
-    areas: Any,
-    positions: Any,
-    starts: Any,
-    grays: Any,
-    row: Any,
-    touched: Any,
-    cell_grays: Any,
-    cell_sizes: Any,
-    cell_counts: Any,
-) -> int:
-    """Cells of the size zone matrix; returns their number.
+def _zones(
+    image: Any, links: Any, parents: Any, areas: Any, row: Any, touched: Any, matrices: Any
+) -> None:
+    """Fill the one size zone matrix.
 
-    ``row`` int32 ``(n_pixels + 1,)`` is all zero on entry and on return; ``touched`` is
-    scratch, one longer.
+    ``row`` int32 ``(n_pixels + 1,)``, ``touched`` (one longer) and the three before are scratch.
     """
+    _label(image.levels, image.stride, links, parents, areas)
+    area_at = areas[image.origin :]
+    row[:] = 0
     n_cells = 0
-    for level in range(grays.size):
+    for level in range(image.grays.size):
         n_touched = 0
-        for k in range(starts[level], starts[level + 1]):
+        for k in range(image.starts[level], image.starts[level + 1]):
             # places that are no root have area 0: counted like any, dropped below
-            area = areas[positions[k]]
+            area = area_at[image.positions[k]]
             n_so_far = row[area]
             touched[n_touched] = area
             n_touched += 1 if n_so_far == 0 else 0
@@ -178,9 +117,9 @@ def _cells(
         for t in range(n_touched):
             area = touched[t]
             if area > 0:
-                cell_grays[n_cells] = grays[level]
-                cell_sizes[n_cells] = area
-                cell_counts[n_cells] = row[area]
+                matrices.grays[0, n_cells] = image.grays[level]
+                matrices.sizes[0, n_cells] = area
+                matrices.counts[0, n_cells] = row[area]
                 n_cells += 1
             row[area] = 0
-    return n_cells
+    matrices.n_cells[0] = n_cells

@@ -5,8 +5,7 @@ Everything the texture kernels read is made here once per slice.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,8 @@ from native_hash.jit import SCAN_FASTMATH, kernel
 MAX_LEVELS = 65535
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LevelImage:
-    """Discretized region and its pixels sorted by gray level.
+class LevelImage(NamedTuple):
+    """Discretized region and its pixels sorted by gray level; kernels take it as it is.
 
     Attributes
     ----------
@@ -51,9 +49,7 @@ class LevelImage:
     grays: npt.NDArray[np.int32]
 
 
-def bin_edges(
-    values: npt.NDArray[np.floating], settings: RadiomicsSettings
-) -> npt.NDArray[np.floating]:
+def bin_edges(region: Region, settings: RadiomicsSettings) -> npt.NDArray[np.float64]:
     """Rising edges of the gray levels; level ``k`` is ``[edge[k - 1], edge[k])``.
 
     Fixed width: edges at multiples of ``bin_width`` from the one at or below the minimum.
@@ -65,11 +61,10 @@ def bin_edges(
     SliceUnusableError
         ``roi-too-many-levels``.
     """
-    minimum, maximum = values.min(), values.max()
     if settings.bin_count is not None:
         n_expected: float = settings.bin_count
     else:
-        n_expected = (float(maximum) - float(minimum)) / settings.bin_width
+        n_expected = (region.maximum - region.minimum) / settings.bin_width
     if n_expected > MAX_LEVELS - 2:
         raise SliceUnusableError(
             "roi-too-many-levels",
@@ -77,13 +72,13 @@ def bin_edges(
             "most: widen bin_width or lower bin_count",
         )
     if settings.bin_count is not None:
-        edges = np.histogram_bin_edges(values, settings.bin_count)
+        edges = np.histogram_bin_edges(region.values, settings.bin_count)
         edges[-1] += 1
-        return edges
+        return edges.astype(np.float64)
     width = float(settings.bin_width)
+    minimum, maximum = map(region.values.dtype.type, (region.minimum, region.maximum))
     low = minimum - (minimum % width)
-    edges = np.arange(low, maximum + 2 * width, width)
-    return edges
+    return np.arange(low, maximum + 2 * width, width).astype(np.float64)
 
 
 def level_image(
@@ -96,7 +91,7 @@ def level_image(
     SliceUnusableError
         ``roi-too-many-levels``.
     """
-    edges = bin_edges(region.values, settings).astype(np.float64)
+    edges = bin_edges(region, settings)
     pad = max(settings.distances)
     height, width = region.mask.shape
     stride = width + 2 * pad

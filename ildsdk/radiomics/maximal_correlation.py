@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ildsdk.radiomics.co_occurrence import CoOccurrence
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from native_hash.jit import SCAN_FASTMATH, kernel
 
@@ -24,85 +25,59 @@ _RESIDUAL = 1e-9
 _EPSILON = 2.220446049250313e-16
 # below, eps is no longer small beside px py; needs weights by distance that differ widely
 _SMALL_PRODUCT = 1e-13
+_BY_DEFINITION = -1.0
+"""Answer of the kernel where Lanczos does not apply."""
 
 
-def maximal_correlation(
-    row_starts: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int32],
-    shares: npt.NDArray[np.float64],
-    row_sums: npt.NDArray[np.float64],
-    column_sums: npt.NDArray[np.float64],
-    scratch: RadiomicsScratch,
-) -> float:
-    """MCC of one co-occurrence matrix; 1 for a single gray level, as in pyradiomics.
-
-    Parameters
-    ----------
-    row_starts, columns, shares : ndarray
-        Rows of cells that are not zero: int64 ``(n_levels + 1,)``, int32, float64.
-    row_sums, column_sums : ndarray
-        float64 ``(n_levels,)``: margins px and py; their sums are 1.
-    """
-    n_levels = row_sums.size
-    if n_levels == 1:
-        return 1.0
-    if _smallest(row_sums) * _smallest(column_sums) < _SMALL_PRODUCT:
-        return _by_definition(row_starts, columns, shares, row_sums, column_sums)
-    n_basis = min(n_levels - 1, _LARGEST_BASIS)
-    n_cells = int(row_starts[n_levels])
-    cells = scratch.take("mcc_cells", n_cells, np.float64)
-    basis = scratch.take("mcc_basis", (n_basis + 1) * n_levels, np.float64)
-    vectors = scratch.take("mcc_vectors", 4 * n_levels, np.float64)
-    small = scratch.take("mcc_small", 6 * (n_basis + 1), np.float64)
-    return float(
-        _second_eigenvalue_root(
-            row_starts,
-            columns,
-            shares,
-            row_sums,
-            column_sums,
-            cells,
-            basis.reshape(n_basis + 1, n_levels),
-            vectors.reshape(4, n_levels),
-            small.reshape(6, n_basis + 1),
-        )
+def maximal_correlations(
+    matrices: CoOccurrence, scratch: RadiomicsScratch
+) -> npt.NDArray[np.float64]:
+    """MCC of each matrix, NaN without a cell; 1 for a single gray level, as in pyradiomics."""
+    n_matrices, n_levels = matrices.row_sums.shape
+    n_basis = max(min(n_levels - 1, _LARGEST_BASIS), 1)
+    found = np.empty(n_matrices)
+    _maximal_correlations(
+        matrices,
+        scratch.take("mcc_cells", matrices.shares.shape[1], np.float64),
+        scratch.take("mcc_basis", (n_basis + 1, n_levels), np.float64),
+        scratch.take("mcc_vectors", (4, n_levels), np.float64),
+        scratch.take("mcc_small", (4, n_basis + 1), np.float64),
+        found,
     )
+    for m in np.flatnonzero(found == _BY_DEFINITION):
+        found[m] = _by_definition(matrices, int(m))
+    return found
 
 
-def _smallest(sums: npt.NDArray[np.float64]) -> float:
-    return float(sums[sums > 0.0].min())
-
-
-def _by_definition(
-    row_starts: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int32],
-    shares: npt.NDArray[np.float64],
-    row_sums: npt.NDArray[np.float64],
-    column_sums: npt.NDArray[np.float64],
-) -> float:
-    """MCC by the dense eigenvalues of Q: slow, for any margins."""
+def _by_definition(matrices: CoOccurrence, m: int) -> float:
+    """MCC of one matrix by the dense eigenvalues of Q: slow, for any margins."""
+    starts, row_sums, column_sums = (
+        matrices.starts[m],
+        matrices.row_sums[m],
+        matrices.column_sums[m],
+    )
     n_levels = row_sums.size
-    rows = np.repeat(np.arange(n_levels), np.diff(row_starts))
+    rows = np.repeat(np.arange(n_levels), np.diff(starts))
     dense = np.zeros((n_levels, n_levels))
-    dense[rows, columns[: rows.size]] = shares[: rows.size]
+    dense[rows, matrices.columns[m, : rows.size]] = matrices.shares[m, : rows.size]
     scaled = dense / (row_sums[:, None] * column_sums[None, :] + _EPSILON)
     second = np.sort(np.linalg.eigvals(scaled @ dense.T).real)[-2]
     return float(np.sqrt(max(second, 0.0)))
 
 
 @kernel(SCAN_FASTMATH)
-def _apply(row_starts: Any, columns: Any, cells: Any, vector: Any, inner: Any, out: Any) -> None:
+def _apply(starts: Any, columns: Any, cells: Any, vector: Any, inner: Any, out: Any) -> None:
     """``inner = A^T vector`` and ``out = A inner``."""
     n_levels = vector.size
     for j in range(n_levels):
         inner[j] = 0.0
     for i in range(n_levels):
         value = vector[i]
-        for cell in range(row_starts[i], row_starts[i + 1]):
+        for cell in range(starts[i], starts[i + 1]):
             inner[columns[cell]] += cells[cell] * value
     for i in range(n_levels):
         total = 0.0
-        for cell in range(row_starts[i], row_starts[i + 1]):
+        for cell in range(starts[i], starts[i + 1]):
             total += cells[cell] * inner[columns[cell]]
         out[i] = total
 
@@ -186,7 +161,7 @@ def _top_of_tridiagonal(diagonal: Any, beside: Any, n: Any, pivots: Any, vector:
 
 @kernel(SCAN_FASTMATH)
 def _second_eigenvalue_root(
-    row_starts: Any,
+    starts: Any,
     columns: Any,
     shares: Any,
     row_sums: Any,
@@ -209,7 +184,7 @@ def _second_eigenvalue_root(
     weights = small[3]
     for i in range(n_levels):
         first[i] = np.sqrt(row_sums[i])
-        for cell in range(row_starts[i], row_starts[i + 1]):
+        for cell in range(starts[i], starts[i + 1]):
             margins = row_sums[i] * column_sums[columns[cell]]
             cells[cell] = shares[cell] / np.sqrt(margins + _EPSILON)
     _unit(first)
@@ -227,7 +202,7 @@ def _second_eigenvalue_root(
         n = 0
         residual = 0.0
         for k in range(n_basis):
-            _apply(row_starts, columns, cells, basis[k], inner, image)
+            _apply(starts, columns, cells, basis[k], inner, image)
             dot = 0.0
             for i in range(n_levels):
                 dot += image[i] * basis[k, i]
@@ -256,3 +231,42 @@ def _second_eigenvalue_root(
         if residual < _RESIDUAL or n_basis == n_levels - 1:
             break
     return float(np.sqrt(max(top, 0.0)))
+
+
+@kernel(SCAN_FASTMATH)
+def _smallest(sums: Any) -> Any:
+    """Smallest margin that is not 0."""
+    smallest = 1.0
+    for i in range(sums.size):
+        if sums[i] > 0.0:
+            smallest = min(smallest, sums[i])
+    return smallest
+
+
+@kernel(SCAN_FASTMATH)
+def _maximal_correlations(
+    matrices: Any, cells: Any, basis: Any, vectors: Any, small: Any, out: Any
+) -> None:
+    """MCC of each matrix; all between the first and the last argument are scratch."""
+    for m in range(out.size):
+        row_sums = matrices.row_sums[m]
+        column_sums = matrices.column_sums[m]
+        n_levels = row_sums.size
+        if matrices.starts[m, n_levels] == 0:
+            out[m] = np.nan
+        elif n_levels == 1:
+            out[m] = 1.0
+        elif _smallest(row_sums) * _smallest(column_sums) < _SMALL_PRODUCT:
+            out[m] = _BY_DEFINITION
+        else:
+            out[m] = _second_eigenvalue_root(
+                matrices.starts[m],
+                matrices.columns[m],
+                matrices.shares[m],
+                row_sums,
+                column_sums,
+                cells,
+                basis,
+                vectors,
+                small,
+            )

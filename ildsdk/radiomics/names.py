@@ -140,11 +140,14 @@ FEATURE_NAMES: tuple[str, ...] = tuple(
 N_FEATURES = len(FEATURE_NAMES)
 
 
-def class_slice(feature_class: str) -> slice:
-    """Where the features of one class stand in the vector."""
+def _class_slices() -> dict[str, slice]:
+    slices = {}
     start = 0
     for name, features in FEATURES_BY_CLASS.items():
-        if name == feature_class:
-            return slice(start, start + len(features))
+        slices[name] = slice(start, start + len(features))
         start += len(features)
-    raise KeyError(feature_class)
+    return slices
+
+
+CLASS_SLICES = _class_slices()
+"""Where the features of each class stand in the vector."""

@@ -6,7 +6,6 @@ difference to their mean gray level (NGTDM). Definitions: pyradiomics, ``gldm``,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,92 +14,37 @@ import numpy.typing as npt
 from ildsdk.radiomics.directions import half_directions
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
-from ildsdk.radiomics.size_matrix import (
-    ENTROPY,
-    GRAY_NON_UNIFORMITY,
-    GRAY_VARIANCE,
-    HIGH_GRAY,
-    LARGE,
-    LARGE_HIGH_GRAY,
-    LARGE_LOW_GRAY,
-    LOW_GRAY,
-    N_SIZE_FEATURES,
-    SIZE_NON_UNIFORMITY,
-    SIZE_NON_UNIFORMITY_NORMALIZED,
-    SIZE_VARIANCE,
-    SMALL,
-    SMALL_HIGH_GRAY,
-    SMALL_LOW_GRAY,
-    size_features,
-)
+from ildsdk.radiomics.size_matrix import GLDM_ORDER, size_features, size_matrices
 from native_hash.jit import SCAN_FASTMATH, kernel
-
-_GLDM_ORDER = np.array(
-    [
-        ENTROPY,
-        SIZE_NON_UNIFORMITY,
-        SIZE_NON_UNIFORMITY_NORMALIZED,
-        SIZE_VARIANCE,
-        GRAY_NON_UNIFORMITY,
-        GRAY_VARIANCE,
-        HIGH_GRAY,
-        LARGE,
-        LARGE_HIGH_GRAY,
-        LARGE_LOW_GRAY,
-        LOW_GRAY,
-        SMALL,
-        SMALL_HIGH_GRAY,
-        SMALL_LOW_GRAY,
-    ]
-)
 
 
 def neighborhood_features(
     image: LevelImage,
-    distances: Sequence[int],
+    distances: tuple[int, ...],
     alpha: int,
     scratch: RadiomicsScratch,
     gldm_out: npt.NDArray[np.float64],
     ngtdm_out: npt.NDArray[np.float64],
 ) -> None:
     """Write 14 GLDM features and 5 NGTDM features of a region."""
-    n_pixels = image.positions.size
-    n_levels = image.grays.size
     n_places = image.levels.size
     half = np.array([r * image.stride + c for r, c in half_directions(distances)])
     steps = np.concatenate([half, -half])
-    n_neighbors = scratch.take("n_neighbors", n_places, np.uint16)
-    n_dependent = scratch.take("n_dependent", n_places, np.uint16)
-    totals = scratch.take("neighbor_totals", n_places, np.int32)
-    cell_grays = scratch.take("cell_grays", n_pixels, np.int32)
-    cell_sizes = scratch.take("cell_sizes", n_pixels, np.int32)
-    cell_counts = scratch.take("cell_counts", n_pixels, np.float64)
-    by_size = scratch.take("by_size", n_pixels + steps.size + 2, np.float64)
-    row = scratch.take("dependence_row", steps.size + 1, np.int32)
-    deviations = scratch.take("deviations", steps.size + 1, np.int64)
-    differences = scratch.take("differences", n_levels, np.float64)
-    shares = scratch.take("shares", n_levels, np.float64)
-    products = scratch.take("products", n_levels, np.float64)
-    by_size[:] = 0.0
-    _sweep(image.levels, image.stride, image.origin, steps, alpha, n_neighbors, n_dependent, totals)
-    n_cells = _by_level(
-        n_neighbors[image.origin :],
-        n_dependent[image.origin :],
-        totals[image.origin :],
-        image.positions,
-        image.starts,
-        image.grays,
-        row,
-        deviations,
-        cell_grays,
-        cell_sizes,
-        cell_counts,
-        differences,
+    matrices = size_matrices(1, image.positions.size, scratch)
+    _neighborhoods(
+        image,
+        steps,
+        alpha,
+        scratch.take("n_neighbors", n_places, np.uint16),
+        scratch.take("n_dependent", n_places, np.uint16),
+        scratch.take("neighbor_totals", n_places, np.int32),
+        scratch.take("dependence_row", steps.size + 1, np.int32),
+        scratch.take("deviations", steps.size + 1, np.int64),
+        scratch.take("by_level", (3, image.grays.size), np.float64),
+        matrices,
+        ngtdm_out,
     )
-    features = np.empty(N_SIZE_FEATURES)
-    size_features(cell_grays, cell_sizes, cell_counts, n_cells, by_size, features)
-    gldm_out[:] = features[_GLDM_ORDER]
-    _ngtdm(image.starts, image.grays, differences, shares, products, ngtdm_out)
+    size_features(matrices, steps.size + 1, GLDM_ORDER, scratch, gldm_out)
 
 
 @kernel(SCAN_FASTMATH)
@@ -149,32 +93,28 @@ def _sweep(
 
 @kernel(SCAN_FASTMATH)
 def _by_level(
+    image: Any,
     n_neighbors: Any,
     n_dependent: Any,
     totals: Any,
-    positions: Any,
-    starts: Any,
-    grays: Any,
     row: Any,
     deviations: Any,
-    cell_grays: Any,
-    cell_sizes: Any,
-    cell_counts: Any,
+    matrices: Any,
     differences: Any,
-) -> int:
-    """GLDM cells (their number is returned) and NGTDM differences by level.
+) -> None:
+    """GLDM cells and NGTDM differences by level.
 
     ``differences[level]`` is the sum over the level's pixels of the distance between the
     gray level and the mean of the neighbors in the region; a pixel without any counts 0. The
     sums run in whole numbers, by number of neighbors, so that equal is exactly equal.
     """
     n_cells = 0
-    for level in range(grays.size):
-        gray = np.int64(grays[level])
+    for level in range(image.grays.size):
+        gray = np.int64(image.grays[level])
         row[:] = 0
         deviations[:] = 0
-        for k in range(starts[level], starts[level + 1]):
-            position = positions[k]
+        for k in range(image.starts[level], image.starts[level + 1]):
+            position = image.positions[k]
             count = n_neighbors[position]
             row[n_dependent[position]] += 1
             deviations[count] += abs(gray * np.int64(count) - np.int64(totals[position]))
@@ -184,11 +124,11 @@ def _by_level(
         differences[level] = total
         for size in range(row.size):
             if row[size] > 0:
-                cell_grays[n_cells] = grays[level]
-                cell_sizes[n_cells] = size + 1
-                cell_counts[n_cells] = row[size]
+                matrices.grays[0, n_cells] = image.grays[level]
+                matrices.sizes[0, n_cells] = size + 1
+                matrices.counts[0, n_cells] = row[size]
                 n_cells += 1
-    return n_cells
+    matrices.n_cells[0] = n_cells
 
 
 @kernel(SCAN_FASTMATH)
@@ -244,3 +184,36 @@ def _ngtdm(starts: Any, grays: Any, differences: Any, shares: Any, products: Any
     if n_levels > 1:
         out[3] = 2.0 * variance * total / n_pixels / (n_levels * (n_levels - 1.0))
     out[4] = 2.0 * strength / total if total != 0.0 else 0.0
+
+
+@kernel(SCAN_FASTMATH)
+def _neighborhoods(
+    image: Any,
+    steps: Any,
+    alpha: Any,
+    n_neighbors: Any,
+    n_dependent: Any,
+    totals: Any,
+    row: Any,
+    deviations: Any,
+    by_level: Any,
+    matrices: Any,
+    ngtdm_out: Any,
+) -> None:
+    """Fill the GLDM matrix and write the NGTDM features.
+
+    Three arrays with the places of the level image, two with ``steps.size + 1`` items and
+    ``by_level`` float64 ``(3, n_levels)`` are scratch.
+    """
+    _sweep(image.levels, image.stride, image.origin, steps, alpha, n_neighbors, n_dependent, totals)
+    _by_level(
+        image,
+        n_neighbors[image.origin :],
+        n_dependent[image.origin :],
+        totals[image.origin :],
+        row,
+        deviations,
+        matrices,
+        by_level[0],
+    )
+    _ngtdm(image.starts, image.grays, by_level[0], by_level[1], by_level[2], ngtdm_out)

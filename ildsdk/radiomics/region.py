@@ -7,18 +7,21 @@ same words. Order of steps as in pyradiomics: normalize, check, resegment, check
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import SliceUnusableError
+from ildsdk.radiomics.cropping import bounding_box, crop
+from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import RadiomicsSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Region:
-    """The region of interest, cropped to its bounding box.
+    """The region of interest, cropped to its bounding box; arrays live in the scratch.
 
     Attributes
     ----------
@@ -32,6 +35,8 @@ class Region:
         box of the resegmented one, as in pyradiomics.
     values : ndarray
         ``(n_pixels,)`` pixels of the mask in row order, finite.
+    minimum, maximum : float
+        Of the values.
     pixel_spacing_mm : tuple of float
         ``(row_spacing, column_spacing)``.
     """
@@ -40,6 +45,8 @@ class Region:
     mask: npt.NDArray[np.bool_]
     shape_mask: npt.NDArray[np.bool_]
     values: npt.NDArray[np.floating]
+    minimum: float
+    maximum: float
     pixel_spacing_mm: tuple[float, float]
 
 
@@ -68,8 +75,9 @@ def check_arguments(
             f"pixels_hu has shape {pixels_hu.shape} and lung_mask {lung_mask.shape}, "
             "expected the same (n_rows, n_columns)"
         )
-    spacing = np.asarray(pixel_spacing_mm, dtype=np.float64)
-    if spacing.shape != (2,) or not (np.isfinite(spacing).all() and (spacing > 0).all()):
+    if len(pixel_spacing_mm) != 2 or not all(
+        math.isfinite(mm) and mm > 0 for mm in pixel_spacing_mm
+    ):
         raise ValueError(
             f"pixel_spacing_mm is {pixel_spacing_mm!r}, expected two finite numbers > 0 (mm)"
         )
@@ -80,6 +88,7 @@ def find_region(
     lung_mask: npt.NDArray[np.bool_],
     pixel_spacing_mm: tuple[float, float],
     settings: RadiomicsSettings,
+    scratch: RadiomicsScratch,
 ) -> Region:
     """Normalize, resegment, check and crop.
 
@@ -92,6 +101,10 @@ def find_region(
         bool, same shape.
     pixel_spacing_mm : tuple of float
         ``(row_spacing, column_spacing)``.
+    settings : RadiomicsSettings
+        What changes the region.
+    scratch : RadiomicsScratch
+        Holds the arrays of the region, until it is used again.
 
     Raises
     ------
@@ -102,53 +115,65 @@ def find_region(
     pixels = pixels_hu
     if settings.normalize:
         pixels = _normalized(pixels, settings)
-    box = _checked_box(lung_mask, settings, "region of interest")
-    values = pixels[box][lung_mask[box]]
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        n_bad = int(np.count_nonzero(~np.isfinite(values)))
-        raise SliceUnusableError(
-            "roi-not-finite",
-            f"{n_bad} of {values.size} pixels of the region of interest are NaN or infinite, "
-            "expected none",
-        )
-    mask = lung_mask
+    mask = np.require(lung_mask, requirements=("C", "W"))
+    box = _checked_box(mask, settings, "region of interest")
     if settings.resegment_range is not None:
-        low, high = _limits(values, settings)
-        # values first, then the whole slice: comparisons run in the image's own type
-        mask = np.zeros_like(lung_mask)
-        kept = values >= low
-        if high is not None:
-            kept &= values <= high
-        mask[box][lung_mask[box]] = kept
+        mask = _resegmented(pixels, mask, settings)
         box = _checked_box(mask, settings, "resegmented region of interest")
-        values = pixels[box][mask[box]]
-    shape_mask = mask if settings.resegment_shape else lung_mask
-    if pixels.dtype != np.float32:
-        # float32 stays: bin edges are found in the image's own precision
-        pixels, values = pixels[box].astype(np.float64), values.astype(np.float64)
-    else:
-        pixels = np.ascontiguousarray(pixels[box])
+    # float32 stays: bin edges are found in the image's own precision
+    kind = np.float32 if pixels.dtype == np.float32 else np.float64
+    height, width = box.last_row - box.first_row + 1, box.last_column - box.first_column + 1
+    cropped = scratch.take(f"pixels_{kind.__name__}", (height, width), kind)
+    cropped_mask = scratch.take("mask", (height, width), np.bool_)
+    values = scratch.take(f"values_{kind.__name__}", box.n_pixels + 1, kind)
+    minimum, maximum, n_bad = crop(
+        np.require(pixels, kind, ("C", "W")),
+        mask,
+        box.first_row,
+        box.first_column,
+        cropped,
+        cropped_mask,
+        values,
+    )
+    if n_bad > 0:
+        raise _not_finite(n_bad, box.n_pixels)
+    shape_mask = cropped_mask
+    if settings.resegment_range is not None and not settings.resegment_shape:
+        shape_mask = np.ascontiguousarray(lung_mask[box.slices])
     return Region(
-        pixels=pixels,
-        mask=np.ascontiguousarray(mask[box]),
-        shape_mask=np.ascontiguousarray(shape_mask[box]),
-        values=values,
+        pixels=cropped,
+        mask=cropped_mask,
+        shape_mask=shape_mask,
+        values=values[: box.n_pixels],
+        minimum=minimum,
+        maximum=maximum,
         pixel_spacing_mm=(float(pixel_spacing_mm[0]), float(pixel_spacing_mm[1])),
     )
 
 
-def _checked_box(
-    mask: npt.NDArray[np.bool_], settings: RadiomicsSettings, what: str
-) -> tuple[slice, slice]:
+class _Box(NamedTuple):
+    """Bounding box of a mask, ends included."""
+
+    first_row: int
+    last_row: int
+    first_column: int
+    last_column: int
+    n_pixels: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return (
+            slice(self.first_row, self.last_row + 1),
+            slice(self.first_column, self.last_column + 1),
+        )
+
+
+def _checked_box(mask: npt.NDArray[np.bool_], settings: RadiomicsSettings, what: str) -> _Box:
     """Bounding box of the mask, or the reason it is no region."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if rows.size == 0:
+    box = _Box(*bounding_box(mask))
+    if box.n_pixels == 0:
         raise SliceUnusableError("roi-empty", f"the {what} has no pixel, expected some")
-    first_row, last_row = int(rows[0]), int(rows[-1])
-    columns = np.flatnonzero(mask[first_row : last_row + 1].any(axis=0))
-    first_column, last_column = int(columns[0]), int(columns[-1])
-    box = (slice(first_row, last_row + 1), slice(first_column, last_column + 1))
-    n_dimensions = int(last_row > first_row) + int(last_column > first_column)
+    n_dimensions = int(box.last_row > box.first_row) + int(box.last_column > box.first_column)
     if n_dimensions == 0:
         raise SliceUnusableError("roi-too-small", f"the {what} is one pixel, expected more")
     if n_dimensions < settings.minimum_roi_dimensions:
@@ -157,15 +182,38 @@ def _checked_box(
             f"the {what} is a line one pixel wide, expected an area "
             "(setting minimum_roi_dimensions allows lines)",
         )
-    if settings.minimum_roi_size is not None:
-        n_pixels = int(np.count_nonzero(mask[box]))
-        if n_pixels <= settings.minimum_roi_size:
-            raise SliceUnusableError(
-                "roi-too-small",
-                f"the {what} has {n_pixels} pixels, expected more than "
-                f"{settings.minimum_roi_size} (setting minimum_roi_size)",
-            )
+    if settings.minimum_roi_size is not None and box.n_pixels <= settings.minimum_roi_size:
+        raise SliceUnusableError(
+            "roi-too-small",
+            f"the {what} has {box.n_pixels} pixels, expected more than "
+            f"{settings.minimum_roi_size} (setting minimum_roi_size)",
+        )
     return box
+
+
+def _not_finite(n_bad: int, n_pixels: int) -> SliceUnusableError:
+    return SliceUnusableError(
+        "roi-not-finite",
+        f"{n_bad} of {n_pixels} pixels of the region of interest are NaN or infinite, "
+        "expected none",
+    )
+
+
+def _resegmented(
+    pixels: npt.NDArray[Any], mask: npt.NDArray[np.bool_], settings: RadiomicsSettings
+) -> npt.NDArray[np.bool_]:
+    """Pixels of the mask within the limits; comparisons run in the image's own type."""
+    values = pixels[mask]
+    n_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if n_bad > 0:
+        raise _not_finite(n_bad, values.size)
+    low, high = _limits(values, settings)
+    kept = values >= low
+    if high is not None:
+        kept &= values <= high
+    resegmented = np.zeros_like(mask)
+    resegmented[mask] = kept
+    return resegmented
 
 
 def _limits(values: npt.NDArray[Any], settings: RadiomicsSettings) -> tuple[Any, Any]:

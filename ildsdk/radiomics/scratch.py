@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ class RadiomicsScratch:
     def __init__(self) -> None:
         self._buffers: dict[str, npt.NDArray[Any]] = {}
 
-    def take(self, name: str, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """View of ``size`` items of the named buffer; contents are whatever was left there."""
+    def take(
+        self, name: str, shape: int | tuple[int, ...], dtype: npt.DTypeLike
+    ) -> npt.NDArray[Any]:
+        """Array from the named buffer; contents are whatever was left there."""
+        size = shape if isinstance(shape, int) else math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < size:
-            buffer = np.zeros(max(size, 1), dtype=dtype)
+            buffer = np.empty(max(size, 1), dtype=dtype)
             self._buffers[name] = buffer
-        return buffer[:size]
+        return buffer[:size] if isinstance(shape, int) else buffer[:size].reshape(shape)
 
     @property
     def n_bytes(self) -> int:

@@ -1,0 +1,73 @@
+"""Where a mask lies, and its region cut out of the picture, without holding the GIL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from native_hash.jit import SCAN_FASTMATH, kernel
+
+
+@kernel(SCAN_FASTMATH)
+def bounding_box(mask: Any) -> Any:
+    """``(first_row, last_row, first_column, last_column, n_pixels)`` of a mask.
+
+    ``n_pixels`` 0: there is no box.
+    """
+    n_rows, n_columns = mask.shape
+    first_row = n_rows
+    last_row = -1
+    first_column = n_columns
+    last_column = -1
+    n_pixels = 0
+    for row in range(n_rows):
+        row_mask = mask[row]
+        n_here = 0
+        for column in range(n_columns):
+            n_here += 1 if row_mask[column] else 0
+        if n_here == 0:
+            continue
+        n_pixels += n_here
+        first_row = min(first_row, row)
+        last_row = row
+        for column in range(first_column):
+            if row_mask[column]:
+                first_column = column
+                break
+        for column in range(n_columns - 1, last_column, -1):
+            if row_mask[column]:
+                last_column = column
+                break
+    return first_row, last_row, first_column, last_column, n_pixels
+
+
+@kernel(SCAN_FASTMATH)
+def crop(
+    pixels: Any, mask: Any, first_row: Any, first_column: Any, to: Any, to_mask: Any, values: Any
+) -> Any:
+    """Copy the box that begins there, and its pixels in row order; ``(minimum, maximum, n_bad)``.
+
+    ``to`` and ``to_mask`` have the size of the box, ``values`` one item more than the mask has
+    pixels. ``n_bad`` of them are NaN or infinite; the extremes count only where it is 0.
+    """
+    height, width = to.shape
+    n_values = 0
+    for row in range(height):
+        row_pixels = to[row]
+        row_mask = to_mask[row]
+        row_pixels[:] = pixels[first_row + row, first_column : first_column + width]
+        row_mask[:] = mask[first_row + row, first_column : first_column + width]
+        for column in range(width):
+            # written in any case, kept where inside: cheaper than a branch
+            values[n_values] = row_pixels[column]
+            n_values += 1 if row_mask[column] else 0
+    minimum = np.inf
+    maximum = -np.inf
+    n_bad = 0
+    for k in range(n_values):
+        value = np.float64(values[k])
+        minimum = min(minimum, value)
+        maximum = max(maximum, value)
+        n_bad += 0 if np.isfinite(value) else 1
+    return minimum, maximum, n_bad
