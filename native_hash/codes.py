@@ -19,12 +19,14 @@ import numpy.typing as npt
 from native_hash.clustering import mean_directions, two_level_buckets
 from native_hash.code_layout import BLOCK_ROWS, padded_dimension
 from native_hash.engine import checked
-from native_hash.neighbors import CheckedRows, NeighborHeap
+from native_hash.neighbors import CheckedRows, NeighborHeap, checked_rows
 
 _MIN_ROWS_FOR_BUCKETS = 2048
 _N_PROBES = 64  # queries of either kind that decide whether buckets pay
 _CENTER_COST = 6.0  # a center costs as much as reading this many codes (measured at d = 128)
 _WORTH_IT = 0.8
+_SAMPLE_ROWS = 16_384
+_HOPELESS = 0.95
 _ENCODED_ROWS_PER_TASK = 2**14
 _COSINE_MARGIN = 2e-6  # float64 cosines stored as float32, rounded outward
 
@@ -134,12 +136,32 @@ def build_codes(
     """
     n = vectors.values.shape[0]
     if n >= _MIN_ROWS_FOR_BUCKETS and vectors.max_norm > 0:
-        rows_per_bucket = max(64, round(n**0.5 / 2))
-        buckets = two_level_buckets(vectors.values, rows_per_bucket, seed=seed)
-        arrays = _encoded(vectors.values, buckets, n_threads)
-        if _pays(vectors, arrays, seed):
+        if n > 4 * _SAMPLE_ROWS:  # spare the work of buckets that prune nothing at all
+            chosen = np.sort(np.random.default_rng(seed).choice(n, _SAMPLE_ROWS, replace=False))
+            sample = checked_rows(vectors.values[chosen])
+            if _read_share(sample, _bucketed(sample, seed, n_threads), seed) > _HOPELESS:
+                return _encoded(vectors.values, None, n_threads)
+        arrays = _bucketed(vectors, seed, n_threads)
+        cost = _read_share(vectors, arrays, seed) * n + _CENTER_COST * arrays["centers"].shape[0]
+        if cost < _WORTH_IT * n:
             return arrays
     return _encoded(vectors.values, None, n_threads)
+
+
+def _bucketed(vectors: CheckedRows, seed: int, n_threads: int) -> dict[str, npt.NDArray[Any]]:
+    rows_per_bucket = max(64, round(vectors.values.shape[0] ** 0.5 / 2))
+    buckets = two_level_buckets(vectors.values, rows_per_bucket, seed=seed)
+    return _encoded(vectors.values, buckets, n_threads)
+
+
+def _read_share(vectors: CheckedRows, arrays: Arrays, seed: int) -> float:
+    """Share of the codes read for queries that are rows, or means of two rows."""
+    n = len(vectors.values)
+    rows, others = np.random.default_rng(seed).integers(0, n, (2, _N_PROBES))
+    between = vectors.values[rows] + vectors.values[others]
+    heap = NeighborHeap(np.concatenate([vectors.values[rows], between]), 10)
+    heap.offer(vectors, codes=Codes.from_arrays(vectors, arrays))
+    return float(heap.result()[2].mean()) / n
 
 
 def codes_problems(vectors: CheckedRows, arrays: Arrays) -> list[str]:
@@ -259,15 +281,3 @@ def _cosines(
         dots = np.einsum("ij,ij->i", wide, center)
         cosines[part] = dots / np.where(norms > 0, norms, 1)
     return cosines
-
-
-def _pays(vectors: CheckedRows, arrays: Arrays, seed: int) -> bool:
-    """Whether reading by buckets costs less than reading all, on rows and on means of two rows."""
-    n = vectors.values.shape[0]
-    generator = np.random.default_rng(seed)
-    rows, others = generator.integers(0, n, (2, _N_PROBES))
-    between = vectors.values[rows] + vectors.values[others]
-    heap = NeighborHeap(np.concatenate([vectors.values[rows], between]), 10)
-    heap.offer(vectors, codes=Codes.from_arrays(vectors, arrays))
-    cost = float(heap.result()[2].mean()) + _CENTER_COST * arrays["centers"].shape[0]
-    return bool(cost < _WORTH_IT * n)

@@ -72,7 +72,7 @@ def adversarial(generator: np.random.Generator, vectors: Float32, n_each: int) -
     others = vectors[generator.integers(0, len(vectors), n_each)]
     d = vectors.shape[1]
     noise = generator.standard_normal(rows.shape)
-    grid = np.rint(rows * 127 / np.abs(rows).max(axis=1, keepdims=True))
+    grid = np.rint(rows * 127 / np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-9))
     axes = np.eye(d)[generator.integers(0, d, n_each)]
     return unit_rows(
         np.concatenate(
