@@ -14,16 +14,15 @@ import numpy as np
 
 import native_hash
 from benchmarks.search_peers import Contender, Float32, Int64, Setting
+from native_hash import SegmentCodes
 from native_hash.codes import Codes, build_codes
 from native_hash.probing import Tables
-from native_hash.sketch import Sketch
-from native_hash.sketch_building import build_sketch
 
 if TYPE_CHECKING:
     from ildsdk.index import ItemRecord
 
 PAPER_BITS = 3
-RECALLS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998, 0.999)
+RECALLS = (0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998, 0.999)
 MORE_TABLES = ((6, 4), (10, 8))  # (bits, tables)
 
 
@@ -157,47 +156,35 @@ class PaperPreset(PaperTables):
 
 
 class FastSketch(_Ours):
-    """Sign sketch with exact re-ranking; the setting is the recall that is asked for."""
+    """Sign sketch with exact re-ranking; the setting is the recall that is asked for.
+
+    Where the sketch reaches no such recall for less than the exact search, that one answers,
+    as in ``Index.search``.
+    """
 
     name = "ildsdk fast"
     asked = ({"recall": 0.99},)
+    ladders = (tuple({"recall": recall} for recall in RECALLS),)
 
     def build(self, vectors: Float32, n_threads: int, limit_s: float) -> None:
         self._rows = native_hash.checked_rows(vectors)
-        self._arrays = build_sketch(self._rows, n_threads=n_threads)
-        self._sketch = Sketch.from_arrays(self._rows, self._arrays)
-        reachable = [r for r in RECALLS if self._sketch.setting(10, r) is not None]
-        self.ladders = (tuple({"recall": recall} for recall in reachable),)
-        # Twice Higham's bound of a float32 dot product of two unit vectors, as NeighborHeap takes.
-        self._slack = (vectors.shape[1] + 8) * 2.0**-23
+        self._arrays = native_hash.segment_codes(vectors, n_threads=n_threads)
+        self._codes = SegmentCodes.from_arrays(self._rows, self._arrays)
+        self.use({"recall": 0.99})
 
     def use(self, setting: Setting) -> None:
-        found = self._sketch.setting(10, setting["recall"])
-        if found is None:
-            raise ValueError(f"the sketch reaches no recall of {setting['recall']}")
-        self._setting = found
+        self._recall = float(setting["recall"])
 
     def _search(self, queries: Float32, top_n: int) -> tuple[Int64, Int64]:
-        m = len(queries)
-        scores, rows = np.full((m, top_n), -np.inf, np.float32), np.full((m, top_n), -1, np.int64)
-        n_filled, n_read = np.zeros(m, np.int64), np.empty(m, np.int64)
-        nothing = np.empty(0, np.uint8)
-        for part in (queries, nothing):
-            part.flags.writeable = False
-        for number in range(m):
-            counts = self._sketch.search(
-                queries,
-                number,
-                self._setting,
-                best_scores=scores,
-                best_rows=rows,
-                n_filled=n_filled,
-                slack=self._slack,
-                excluded=nothing,
-            )
-            n_read[number] = counts[1]
-        order = np.lexsort((rows, -scores))
-        return np.take_along_axis(rows, order, axis=1), n_read
+        heap = native_hash.NeighborHeap(queries, top_n)
+        sketch = self._codes.sketch
+        found = None if sketch is None else sketch.setting(top_n, self._recall)
+        if sketch is None or found is None:
+            heap.offer(self._rows, codes=self._codes.exact)
+        else:
+            heap.offer_sketch(sketch, found)
+        rows, _, n_read = heap.result()
+        return rows, n_read
 
     def extra_bytes(self) -> float:
         return sum(array.nbytes for array in self._arrays.values()) / len(self._rows.values)

@@ -58,9 +58,11 @@ def segment_codes(
     if vectors.shape[0] < MIN_ROWS_FOR_CODES:
         return {}
     rows = checked_rows(vectors)
-    arrays = {_EXACT + name: a for name, a in build_codes(rows, n_threads=n_threads).items()}
+    exact = build_codes(rows, n_threads=n_threads)
+    arrays = {_EXACT + name: array for name, array in exact.items()}
     if vectors.shape[0] >= MIN_ROWS_FOR_SKETCH:
-        sketch = build_sketch(rows, n_threads=n_threads)
+        codes = Codes.from_arrays(rows, exact)
+        sketch = build_sketch(rows, codes=codes, n_threads=n_threads)
         arrays |= {_SKETCH + name: array for name, array in sketch.items()}
     return arrays
 

@@ -139,17 +139,17 @@ class Sketch:
         """
         if n > MEASURED_N[-1]:
             return None
-        after = int(np.searchsorted(MEASURED_N, n))
-        columns = {after if MEASURED_N[after] == n else after - 1, after}
         if n_excluded:
-            columns, recall = set(range(len(MEASURED_N))), max(recall, _WITH_FILTER)
-        ladder = self.arrays["ladder"]
+            recall = max(recall, _WITH_FILTER)
+        after = int(np.searchsorted(MEASURED_N, n))
+        needed = {after if MEASURED_N[after] == n else after - 1, after}
         found = []
-        for column in columns:
-            reached = ladder[column][ladder[column, :, 3] >= recall]
-            if reached.shape[0] == 0:
+        for number, steps in enumerate(self.arrays["ladder"]):
+            reached = steps[steps[:, 3] >= recall]
+            if reached.shape[0] and (n_excluded or number in needed):
+                found.append(reached[0])
+            elif number in needed:
                 return None
-            found.append(reached[0])
         return SketchSetting(
             breadth=float(max(entry[0] for entry in found)),
             depth=float(max(entry[1] for entry in found)),

@@ -24,7 +24,7 @@ ORDERED = frozenset[str]()  # no freedom for LLVM in float operations
 
 BLOCK = 32
 LOWEST = np.float32(-3.0e38)  # finite: padding has the bound -inf and must not pass
-FIRST_BUCKETS = 16  # listed in order at a time
+FIRST_BUCKETS = 8  # listed in order at a time
 NEW_ROWS = 64  # after so many the promising ones are scored: they raise the threshold
 AHEAD = 8
 

@@ -18,7 +18,7 @@ from native_hash.reference import canonical_dots
 
 BLOCK = 32  # rows whose codes lie together, byte by byte
 LOWEST = np.float32(-3.0e38)
-FIRST_BUCKETS = 16
+FIRST_BUCKETS = 8
 NEW_ROWS = 64
 
 Float32 = npt.NDArray[np.float32]

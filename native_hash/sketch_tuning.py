@@ -20,7 +20,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-RECALLS = (0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998, 0.999)
+RECALLS = (0.95, 0.96, 0.965, 0.97, 0.975, 0.98, 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999)
 """Recalls for which the cheapest setting is kept."""
 
 _LOSSES = np.array([0.05, 0.03, 0.02, 0.013, 0.008, 0.006, 0.0045, 0.003,
@@ -35,10 +35,11 @@ _NEVER = 1e6
 _CODE_ERROR = 0.002  # of a dot product with a center's code, over both norms
 # Costs relative to estimating one row, as measured at d = 128 on a CPU with AVX2; they choose
 # between settings of equal recall, or the exact codes, and change no recall.
-_COST_OF_SCORING = 60.0
-_COST_OF_VISIT = 60.0
+_COST_OF_SCORING = 120.0
+_COST_OF_VISIT = 200.0
 _COST_OF_CENTER = 6.0
 _COST_OF_EXACT_ROW, _COST_OF_EXACT_CENTER = 7.0, 35.0
+_EXACT_ROWS_SCORED = 3.0  # for each answer
 
 
 def measure_ladder(
@@ -70,7 +71,7 @@ def measure_ladder(
     step = max(1, len(queries) // _N_BACKGROUND_QUERIES)
     far = {i: _Offsets(sketch, queries[i], background) for i in range(0, len(own), step)}
     n_buckets = sketch.arrays["centers"].shape[0]
-    limit = _COST_OF_EXACT_ROW * n_read + _COST_OF_EXACT_CENTER * n_buckets
+    exact_reading = _COST_OF_EXACT_ROW * n_read + _COST_OF_EXACT_CENTER * n_buckets
     ladder = np.zeros((len(MEASURED_N), len(RECALLS), 4), np.float32)
     ladder[:, :, 3] = -1
     for number, length in enumerate(MEASURED_N):
@@ -79,6 +80,7 @@ def measure_ladder(
         ends = scores[:, length - 1]
         needs = np.stack([o.needs(end)[:, :length] for o, end in zip(near, ends, strict=True)])
         others = [(o.needs(ends[i]), o.visits(ends[i])) for i, o in far.items()]
+        limit = exact_reading + _COST_OF_SCORING * _EXACT_ROWS_SCORED * length
         ladder[number] = _cheapest(needs, own >= 0, others, n, limit)
     return ladder
 
