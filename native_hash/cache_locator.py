@@ -6,8 +6,8 @@ baked by ``ildsdk warmup`` would be compiled anew by every user. So the baked fo
 read first here, and numba's own cache, where it found a folder for one, comes second.
 
 This leans on parts of numba that are not its public interface, pinned by
-``tests/test_native_hash_runtime.py``. Where they are gone, numba's own choice stays as it was:
-slower to start, never another answer.
+``tests/test_native_hash_runtime.py``. Where they are gone, kernels are compiled anew in each
+process: slower to start, never another answer.
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from typing import Any
 import numba
 
 
-def stamp_by_content(dispatcher: Any) -> None:
+def stamp_by_content(dispatcher: Any) -> bool:
     """Tie compiled code to the content of every source file of its package.
 
     numba's own stamp is date and size of the one file a function stands in: it misses an
     edit of a function called from another file, and an upgrade whose files all carry the
-    same date. Does nothing where numba's private parts are gone.
+    same date.
+
+    Returns
+    -------
+    bool
+        False where numba's private parts are gone: then compiled code must not be kept.
     """
     try:
         function, cache_file = dispatcher.py_func, dispatcher._cache._cache_file
-        folder = Path(function.__code__.co_filename).parent
-        if hasattr(cache_file, "_source_stamp"):
-            cache_file._source_stamp = _content_stamp(folder)
+        if not hasattr(cache_file, "_source_stamp"):
+            return False
+        cache_file._source_stamp = _content_stamp(Path(function.__code__.co_filename).parent)
     except (AttributeError, OSError):
-        return
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=8)

@@ -60,7 +60,7 @@ def encode_rows(
             norm += value * value
             rest_square += rest * rest
             along += value * rest
-        share = along / norm if norm > 0.0 else 0.0
+        share = along / norm if scale > 0.0 else 0.0
         across = max(rest_square - share * along, 0.0)
         scales[place] = np.float32(scale / (1.0 - share))
         errors[place] = np.float32((np.sqrt(across) / (1.0 - share) + 1e-9) * (1.0 + 1e-6))
@@ -127,7 +127,7 @@ def spread_of(norm: Any, cutoff: Any, max_norm: Any) -> Any:
     scores to beat, the smaller the doubt.
     """
     along = max(cutoff / max_norm, np.float32(0.0))
-    return np.sqrt(max((norm - along) * (norm + along), np.float32(0.0)))
+    return np.sqrt(max(norm - along, np.float32(0.0))) * np.sqrt(norm + along)
 
 
 @kernel(SCAN_FASTMATH)
@@ -297,10 +297,13 @@ def search_codes(
 ) -> None:  # fmt: skip
     """Offer every row of a matrix to the N best of each query; the same bits as ``reference.scan``.
 
-    Work space is made here, not by the caller: it costs a tenth, and cannot be shared by mistake.
+    Work space is made here, not by the caller: eight arrays made in Python would cost more than
+    the centers, and threads cannot share it by mistake.
 
     Parameters
     ----------
+    queries : ndarray
+        float32 ``(m, d)``, each of a norm of at least 2**-60.
     codes, scales, errors, rows, centers, cosines, block_cosines, starts : ndarray
         As ``codes.Codes`` holds them.
     limit : int

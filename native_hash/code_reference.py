@@ -44,7 +44,7 @@ def encode_rows(
     integers[scale == 0] = 0
     rest = wide - integers * scale.astype(np.float64)[:, np.newaxis]
     norm, along = (wide * wide).sum(axis=1), (wide * rest).sum(axis=1)
-    share = along / np.where(norm > 0, norm, 1)
+    share = np.where(scale > 0, along / np.where(norm > 0, norm, 1), 0)
     across = np.maximum((rest * rest).sum(axis=1) - share * along, 0)
     is_padding = rows < 0
     integers[is_padding] = 0

@@ -21,9 +21,11 @@ from native_hash.code_layout import BLOCK_ROWS, padded_dimension
 from native_hash.engine import checked
 from native_hash.neighbors import CheckedRows, NeighborHeap, checked_rows
 
+MAX_DIMENSION = 65_536
 _MIN_ROWS_FOR_BUCKETS = 2048
 _N_PROBES = 64  # queries of either kind that decide whether buckets pay
-_CENTER_COST = 6.0  # a center costs as much as reading this many codes (measured at d = 128)
+_CENTER_COST = 6.0  # a center costs as much as reading this many codes (measured at d = 128;
+# both grow with d)
 _WORTH_IT = 0.8
 _SAMPLE_ROWS = 16_384
 _HOPELESS = 0.95
@@ -133,8 +135,17 @@ def build_codes(
     -------
     dict
         The arrays of :class:`Codes`, to be stored or handed to :meth:`Codes.from_arrays`.
+
+    Raises
+    ------
+    ValueError
+        More than 65,536 dimensions or 2**31 - 1 rows: the integers of the codes end there.
     """
-    n = vectors.values.shape[0]
+    n, d = vectors.values.shape
+    if d > MAX_DIMENSION or n >= 2**31:
+        raise ValueError(
+            f"{n} rows of {d} dimensions, expected fewer than 2**31 of {MAX_DIMENSION}"
+        )
     if n >= _MIN_ROWS_FOR_BUCKETS and vectors.max_norm > 0:
         if n > 4 * _SAMPLE_ROWS:  # spare the work of buckets that prune nothing at all
             chosen = np.sort(np.random.default_rng(seed).choice(n, _SAMPLE_ROWS, replace=False))
@@ -158,7 +169,7 @@ def _read_share(vectors: CheckedRows, arrays: Arrays, seed: int) -> float:
     """Share of the codes read for queries that are rows, or means of two rows."""
     n = len(vectors.values)
     rows, others = np.random.default_rng(seed).integers(0, n, (2, _N_PROBES))
-    between = vectors.values[rows] + vectors.values[others]
+    between = np.float32(0.5) * vectors.values[rows] + np.float32(0.5) * vectors.values[others]
     heap = NeighborHeap(np.concatenate([vectors.values[rows], between]), 10)
     heap.offer(vectors, codes=Codes.from_arrays(vectors, arrays))
     return float(heap.result()[2].mean()) / n

@@ -61,15 +61,21 @@ def warmup() -> None:
     from native_hash.neighbors import NeighborHeap, checked_rows
     from native_hash.probing import Tables
     from native_hash.signatures import signatures
+    from native_hash.sketch import Sketch, SketchSetting
+    from native_hash.sketch_building import build_sketch
 
-    rows = checked_rows(np.eye(2, 8, dtype=np.float32))
+    generator = np.random.default_rng(0)
+    rows = checked_rows(generator.standard_normal((64, 8), dtype=np.float32))
     vectors = rows.values
-    bits = signatures(vectors, vectors[np.newaxis])
-    candidates = Tables.build(bits, vectors[np.newaxis]).candidates(vectors[0], 2)
+    bits = signatures(vectors, vectors[np.newaxis, :2].copy())
+    tables = Tables.build(bits, vectors[np.newaxis, :2].copy())
+    codes = Codes.from_arrays(rows, build_codes(rows))
+    sketch = Sketch.from_arrays(rows, build_sketch(rows, codes=codes))
     heap = NeighborHeap(vectors, 1)
-    heap.offer(rows, codes=Codes.from_arrays(rows, build_codes(rows)))
+    heap.offer(rows, codes=codes)
     heap.offer(rows)
-    heap.offer_candidates(0, rows, candidates)
+    heap.offer_candidates(0, rows, tables.candidates(vectors[0], 2))
+    heap.offer_sketch(sketch, SketchSetting(breadth=1.0, depth=1.0, measured_recall=1.0))
     heap.result()
 
 

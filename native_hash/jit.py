@@ -36,13 +36,13 @@ def kernel(fastmath: frozenset[str]) -> Callable[[Callable[..., Any]], Callable[
             "error_model": "numpy",
             "fastmath": set(fastmath),
         }
-        is_kept = True
         try:
             compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
+            is_kept = stamp_by_content(compiled)
         except (RuntimeError, OSError):
             is_kept = False
+        if not is_kept:
             compiled = numba.njit(cache=False, **options)(function)
-        stamp_by_content(compiled)
         if not (read_baked_cache(compiled) or is_kept):
             _uncached.append(function.__name__)
         return compiled

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ABOVE, _TINY = 1 + 1e-6, 1e-30  # float32 rounding, and no division by a norm of zero
 _NOTHING = checked(np.empty(0, np.uint8), np.uint8, 1, "excluded")
+_LEAST_NORM = 2.0**-60  # of queries for codes: shorter ones underflow float32, and are scanned
 _LARGEST_NORM = 2.0**60  # products of two such rows stay far inside float32
 
 
@@ -105,6 +106,7 @@ class NeighborHeap:
         self._engine = engine
         self._queries = checked(queries, np.float32, 2, "queries")
         self._norms = _checked_norms(self._queries, "queries", engine)
+        self._least_norm = min(self._norms.tolist(), default=0.0)
         n_queries = self._queries.shape[0]
         self._scores = np.empty((n_queries, n), np.float32)
         self._rows = np.empty((n_queries, n), np.int64)
@@ -124,7 +126,8 @@ class NeighborHeap:
         Parameters
         ----------
         codes : Codes, optional
-            Codes of this matrix: the same answer sooner. The numpy engine has no use for them.
+            Codes of this matrix: the same answer sooner. The numpy engine has no use for them,
+            nor have queries of a norm below 2**-60.
         first_row : int
             Number under which row 0 of this matrix appears in the answer.
         excluded : ndarray, optional
@@ -132,7 +135,7 @@ class NeighborHeap:
         """
         flags = self._checked_excluded(rows, excluded)
         slacks = self._slacks(rows)
-        if codes is not None and self._engine == "numba":
+        if codes is not None and self._engine == "numba" and self._least_norm >= _LEAST_NORM:
             from native_hash.code_kernels import search_codes
 
             search_codes(

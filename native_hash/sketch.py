@@ -92,6 +92,7 @@ class Sketch:
         before = tuple(arrays[k] for k in ("rotation", "centers", "center_codes", "shapes"))
         after = tuple(arrays[k] for k in ("starts", "codes", "factors", "rows"))
         self._parts = (*before, query_code_limit(vectors.values.shape[1]), *after)
+        self._settings: dict[tuple[int, float, bool], SketchSetting | None] = {}
         self._capacity = min(_WAITING, BLOCK * (arrays["rows"].shape[0] + 1))
 
     @classmethod
@@ -137,16 +138,22 @@ class Sketch:
         n_excluded : int
             Rows that the search will leave out.
         """
+        asked = (n, recall, n_excluded > 0)
+        if asked not in self._settings:  # a search of microseconds should not look it up anew
+            self._settings[asked] = self._cheapest(*asked)
+        return self._settings[asked]
+
+    def _cheapest(self, n: int, recall: float, is_filtered: bool) -> SketchSetting | None:
         if n > MEASURED_N[-1]:
             return None
-        if n_excluded:
+        if is_filtered:
             recall = max(recall, _WITH_FILTER)
         after = int(np.searchsorted(MEASURED_N, n))
         needed = {after if MEASURED_N[after] == n else after - 1, after}
         found = []
         for number, steps in enumerate(self.arrays["ladder"]):
             reached = steps[steps[:, 3] >= recall]
-            if reached.shape[0] and (n_excluded or number in needed):
+            if reached.shape[0] and (is_filtered or number in needed):
                 found.append(reached[0])
             elif number in needed:
                 return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from native_hash import Engine, NeighborHeap
 
 Mode = Literal["exact", "fast", "paper"]
+MAX_TOP_N = 100_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ def search(
     queries = checked_queries(queries, snapshot.manifest.embedding_size)
     if mode not in get_args(Mode):
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
+    if not isinstance(top_n, int | np.integer) or not 1 <= top_n <= MAX_TOP_N:
+        raise ValueError(f"top_n is {top_n!r}, expected a whole number from 1 to {MAX_TOP_N}")
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall}, expected above 0 and at most 1")
     if n_probes < 1:
@@ -73,22 +76,24 @@ def search(
     n_multiply_adds = snapshot.n_items * queries.size
     engine = engine_for(engine, n_multiply_adds)
     heap = NeighborHeap(queries, top_n, engine=engine)
-    measured: float | None = 1.0
+    measured = 1.0
     for first_row, segment in snapshot.placed():
         excluded = _part(excluded_rows, first_row, segment.n_items)
         if mode == "paper":
             _offer_buckets(snapshot, segment, queries, heap, first_row, excluded, n_probes, engine)
-            measured = None
         else:
             asked = recall if mode == "fast" else None
             found = _offer_codes(segment, heap, first_row, excluded, top_n, asked, engine)
-            measured = min(measured or 1.0, found)
+            measured = min(measured, found)
     rows, scores, n_candidates = heap.result()
     # Two float32 unit vectors may reach 1 + 1e-7; the order above was made before clipping.
     is_answer = rows >= 0
     scores[is_answer] = np.clip(scores[is_answer], -1, 1)
     return SearchResult(
-        rows=rows, scores=scores, n_candidates=n_candidates, measured_recall=measured
+        rows=rows,
+        scores=scores,
+        n_candidates=n_candidates,
+        measured_recall=None if mode == "paper" else measured,
     )
 
 
