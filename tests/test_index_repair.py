@@ -179,7 +179,7 @@ def test_sqlite_that_cannot_walk_its_tree_loses_nothing(index_path: Path) -> Non
 def test_wrong_codes_of_right_bytes_are_built_anew(
     index_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Index.open(index_path, engine="numpy") as index:
+    with Index.open(index_path, engine="numba") as index:
         codes = index._snapshot.segments[0].codes()
         assert codes is not None
         assert codes["bytes"].shape == (12, 16)
@@ -188,11 +188,44 @@ def test_wrong_codes_of_right_bytes_are_built_anew(
             lambda rows, n: {"bytes": np.zeros(rows.shape, np.int8)},
         )
         add_items(index, 30, 5)
-    problems = verify_index(index_path, engine="numpy").problems
+    problems = verify_index(index_path, engine="numba").problems
     assert problems == ("codes-000005.safetensors: not those of the embeddings",)
     monkeypatch.setattr("ildsdk.index.segment_writing.segment_codes", _codes)
-    assert repair_index(index_path, engine="numpy").n_items_lost == 0
-    assert verify_index(index_path, engine="numpy").is_intact
+    assert repair_index(index_path, engine="numba").n_items_lost == 0
+    assert verify_index(index_path, engine="numba").is_intact
+
+
+def test_a_manifest_that_is_not_damaged_is_not_replaced(index_path: Path) -> None:
+    manifest = index_path / "manifest.json"
+    newer = manifest.read_bytes().replace(b"ildsdk.index/2", b"ildsdk.index/3")
+    manifest.write_bytes(newer)
+    with pytest.raises(IndexFileError, match="newer ildsdk"):
+        repair_index(index_path, engine="numpy")
+    assert manifest.read_bytes() == newer
+
+
+def test_files_newer_than_the_copy_are_kept_and_told(index_path: Path) -> None:
+    older = (index_path / "manifest.copy.json").read_bytes()
+    with Index.open(index_path, engine="numpy") as index:
+        add_items(index, 30, 5)
+    (index_path / "manifest.copy.json").write_bytes(older)  # as an older ildsdk may leave it
+    added = {file.name for file in index_path.glob("*-000005.*")}
+    (index_path / "manifest.json").write_bytes(b"{}")
+    report = repair_index(index_path, engine="numpy")
+    assert "older than" in report.losses[0].reason
+    assert added == {file.name for file in (index_path / "damaged-000005").iterdir()} != set()
+
+
+def test_bitmaps_changed_alike_are_not_believed(index_path: Path) -> None:
+    file = next(index_path.glob("removed-*"))
+    content = file.read_bytes()
+    file.write_bytes(
+        content[:-66]
+        + bytes(b ^ 4 for b in content[-66:-64])
+        + content[-64:-2]
+        + bytes(b ^ 4 for b in content[-2:])
+    )
+    assert repair_index(index_path, engine="numpy").n_items_lost == 10
 
 
 def test_both_manifests_lost_is_a_clear_error(index_path: Path) -> None:

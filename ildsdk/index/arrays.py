@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,8 @@ def map_arrays(path: Path, expected: Layout | None = None) -> dict[str, npt.NDAr
             n_header = int.from_bytes(file.read(8), "little")
             if n_header > MAX_HEADER_BYTES:
                 raise IndexFileError(f"{path.name} has a header of {n_header} bytes")
+            handle = os.dup(file.fileno())  # room for the file the library opens: it tells
+            os.close(handle)  # "too many open files" as an error like any other
             with safe_open(path, framework="numpy"):
                 pass  # the library checks header, offsets and size
             header = json.loads(file.read(n_header))
@@ -69,10 +73,24 @@ def map_arrays(path: Path, expected: Layout | None = None) -> dict[str, npt.NDAr
             name: _view(data, 8 + n_header + int(header[name]["data_offsets"][0]), code, shape)
             for name, (code, shape) in found.items()
         }
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise _too_many_open(path) from error
+        raise IndexFileError(
+            f"{path.name} cannot be read ({error.strerror or type(error).__name__}); run `ildsdk "
+            "index verify`"
+        ) from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise IndexFileError(
             f"{path.name} is damaged or missing ({type(error).__name__}); run `ildsdk index verify`"
         ) from error
+
+
+def _too_many_open(path: Path) -> IndexFileError:
+    return IndexFileError(
+        f"{path.name} cannot be opened: too many open files, which is no damage; an index of many "
+        "small additions opens fewer after `ildsdk index compact` under a higher limit (ulimit -n)"
+    )
 
 
 def _view(data: mmap.mmap, offset: int, code: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

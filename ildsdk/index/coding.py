@@ -12,7 +12,7 @@ import numpy.typing as npt
 def segment_codes(
     embeddings: npt.NDArray[np.float32], n_threads: int
 ) -> dict[str, npt.NDArray[Any]]:
-    """Codes of one segment's embeddings ``(n, d)``; empty where none are of use."""
+    """Codes of one segment's embeddings ``(n, d)``; empty where none are of use. Needs numba."""
     import native_hash
 
     return native_hash.segment_codes(embeddings, n_threads=n_threads)
@@ -21,7 +21,10 @@ def segment_codes(
 def codes_problems(
     embeddings: npt.NDArray[np.float32], codes: Mapping[str, npt.NDArray[Any]]
 ) -> list[str]:
-    """What is wrong with stored codes of these embeddings; empty when they are right."""
+    """What is wrong with stored codes of these embeddings; empty when they are right.
+
+    Needs numba.
+    """
     import native_hash
 
     return native_hash.segment_codes_problems(embeddings, codes)

@@ -6,7 +6,7 @@ import dataclasses
 import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,16 @@ from ildsdk.index.array_writing import Blocks, first_offset
 from ildsdk.index.arrays import map_arrays
 from ildsdk.index.coding import codes_problems
 from ildsdk.index.columns import columns_layout
-from ildsdk.index.file_checks import file_problems
+from ildsdk.index.file_checks import check_readable, file_problems
 from ildsdk.index.item_store import ItemStore
 from ildsdk.index.item_writing import Values
 from ildsdk.index.manifest import KINDS, FileKind, Manifest, SegmentEntry
 from ildsdk.index.removals import read_removed, recovered_removed
 from ildsdk.index.salvage import salvage_items
 from ildsdk.index.segment_writing import arrays_layout, blocks_of, checks_of
+
+if TYPE_CHECKING:
+    from native_hash import Engine
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,14 +96,25 @@ class Diagnosis:
         return self.entry.n_live - self.saved.n_kept if self.saved is not None else 0
 
 
-def diagnose(folder: Path, entry: SegmentEntry, manifest: Manifest, scratch: Path) -> Diagnosis:
+def diagnose(
+    folder: Path, entry: SegmentEntry, manifest: Manifest, scratch: Path, engine: Engine
+) -> Diagnosis:
     """Look at all files of a segment.
 
     Parameters
     ----------
     scratch : Path
         Folder for items salvaged from a damaged file.
+    engine : {"numba", "numpy"}
+        ``"numpy"``: of codes only the SHA-256 is checked.
+
+    Raises
+    ------
+    IndexFileError
+        The system refuses to read a file, which is no damage.
     """
+    for file in entry.files():
+        check_readable(folder, file)
     problems: dict[FileKind, str] = {
         kind: problem
         for kind in KINDS
@@ -109,14 +123,15 @@ def diagnose(folder: Path, entry: SegmentEntry, manifest: Manifest, scratch: Pat
     }
     shape = (entry.n_items, manifest.embedding_size)
     layout = arrays_layout(shape, manifest.hashing.n_tables)
-    try:
-        removed = read_removed(folder, entry)
-    except IndexFileError:
+    # The two bitmaps may have been changed alike: only what gives the SHA-256 is believed.
+    if "removed" in problems:
         removed = recovered_removed(folder, entry)
         if removed is None:
             return Diagnosis(entry=entry, problems=problems, is_lost=True)
+    else:
+        removed = read_removed(folder, entry)
     if not {"arrays", "items"} & problems.keys():
-        if entry.codes is not None and "codes" not in problems:
+        if entry.codes is not None and "codes" not in problems and engine == "numba":
             embeddings = map_arrays(folder / entry.arrays.file, layout)["embeddings"]
             wrong = codes_problems(embeddings, map_arrays(folder / entry.codes.file))
             if wrong:

@@ -19,6 +19,14 @@ HYPERPLANES_NAME = "hyperplanes.safetensors"
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_EMBEDDING_SIZE = 65_536
 
+
+class DamagedManifestError(IndexFileError):
+    """The manifest is missing or damaged, which its copy can mend.
+
+    Not raised for one of a newer ildsdk, nor for one the system refuses to read.
+    """
+
+
 FileKind = Literal["arrays", "columns", "codes", "items", "removed"]
 KINDS: tuple[FileKind, ...] = ("arrays", "columns", "codes", "items", "removed")
 _EXTENSIONS = {kind: "sqlite" if kind == "items" else "safetensors" for kind in KINDS}
@@ -160,8 +168,10 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
 
     Raises
     ------
+    DamagedManifestError
+        Missing, too large, damaged, or not an ildsdk index.
     IndexFileError
-        Missing, too large, damaged, of a newer version, or not an ildsdk index.
+        Of a newer version, or the system refuses to read it.
     """
     from ildsdk.index.manifest_fields import parse_manifest
 
@@ -170,7 +180,7 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
             content = file.read(MAX_MANIFEST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         has_copy = name == MANIFEST_NAME and (folder / COPY_NAME).exists()
-        raise IndexFileError(
+        raise DamagedManifestError(
             f"no index found in {folder.name!r}: {name} is missing"
             + ("; `ildsdk index repair` restores it from its copy" if has_copy else "")
         ) from error
@@ -179,7 +189,7 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
             f"{name} of {folder.name!r} cannot be read: {error.strerror}"
         ) from error
     if len(content) > MAX_MANIFEST_BYTES:
-        raise IndexFileError(f"{name} is larger than {MAX_MANIFEST_BYTES} bytes")
+        raise DamagedManifestError(f"{name} is larger than {MAX_MANIFEST_BYTES} bytes")
     return parse_manifest(content, name)
 
 

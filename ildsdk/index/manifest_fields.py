@@ -15,6 +15,7 @@ from ildsdk.index.manifest import (
     MAX_EMBEDDING_SIZE,
     SCHEMAS,
     Calibration,
+    DamagedManifestError,
     FileEntry,
     FileKind,
     Hashing,
@@ -42,7 +43,7 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
     try:
         return _Parser(name).manifest(content)
     except _Refused as refused:
-        raise IndexFileError(
+        raise DamagedManifestError(
             f"{name} {refused}: the index is damaged or was edited; run `ildsdk index repair`, or "
             "restore it from a backup"
         ) from refused.__cause__
@@ -74,7 +75,7 @@ class _Parser:
         schema = fields.get("schema")
         match = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
         if match is None:
-            raise IndexFileError(f"{self._name} is not of an ildsdk index (no known schema)")
+            raise DamagedManifestError(f"{self._name} is not of an ildsdk index (no known schema)")
         version, newest = int(match[1]), max(SCHEMAS)
         if version > newest:
             raise IndexFileError(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from ildsdk.index.locking import writer_lock
 from ildsdk.index.manifest import (
     COPY_NAME,
     MANIFEST_NAME,
+    DamagedManifestError,
     FileEntry,
     Manifest,
     SegmentEntry,
@@ -43,7 +45,9 @@ from ildsdk.index.segment_writing import (
 )
 from ildsdk.index.verification import manifest_problems
 from ildsdk.index.writing import (
+    SCRATCH_NAME,
     all_or_nothing,
+    leftovers,
     segment_file_names,
     tidy,
     write_bytes,
@@ -53,7 +57,8 @@ from ildsdk.index.writing import (
 if TYPE_CHECKING:
     from native_hash import Engine
 
-SCRATCH_NAME = "repair.tmp"
+
+_NUMBER = re.compile(r"-([0-9]{6,12})\.", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,33 +125,60 @@ def repair_index(
         raise IndexFileError(f"no index found in {folder.name!r}: there is no such folder")
     with writer_lock(folder):
         with all_or_nothing(folder, []):
-            manifest, repaired = _repaired_manifest(folder)
+            manifest, repaired, losses = _repaired_manifest(folder)
             repaired += _repaired_hyperplanes(folder, manifest)
             tidy(folder, manifest)
         options = WritingOptions(
             hyperplanes=_hyperplanes(folder, manifest), engine=engine, n_threads=n_threads
         )
-        return _repair_segments(folder, manifest, options, repaired)
+        return _repair_segments(folder, manifest, options, repaired, losses)
 
 
-def _repaired_manifest(folder: Path) -> tuple[Manifest, list[str]]:
+def _repaired_manifest(folder: Path) -> tuple[Manifest, list[str], list[Loss]]:
     try:
         manifest = read_manifest(folder)
-    except IndexFileError as error:
+    except DamagedManifestError as error:
         try:
             manifest = read_manifest(folder, COPY_NAME)
-        except IndexFileError:
+        except DamagedManifestError:
             raise IndexFileError(
                 f"{error}. Its copy {COPY_NAME} is missing or damaged too, and only they know "
                 "which files belong to the index: restore one of the two from a backup"
             ) from error
+        losses = _newer_kept_aside(folder, manifest)
         write_bytes(folder / MANIFEST_NAME, manifest.to_bytes())
-        return manifest, [f"{MANIFEST_NAME}: restored from its copy"]
+        return manifest, [f"{MANIFEST_NAME}: restored from its copy"], losses
     problems = list(manifest_problems(folder, manifest))
     if problems:
         write_bytes(folder / MANIFEST_NAME, manifest.to_bytes())
         (folder / COPY_NAME).unlink(missing_ok=True)
-    return manifest, [f"{problem}: written anew" for problem in problems]
+    return manifest, [f"{problem}: written anew" for problem in problems], []
+
+
+def _newer_kept_aside(folder: Path, manifest: Manifest) -> list[Loss]:
+    """Keep files newer than the copy: they may be of a change that only the manifest knew."""
+    newer = [
+        name
+        for name in leftovers(folder, manifest)
+        if (number := _NUMBER.search(name)) and int(number[1]) > manifest.revision
+    ]
+    if not newer:
+        return []
+    aside = _unused_aside(folder, manifest.revision + 1)
+    (folder / aside).mkdir()
+    for name in newer:
+        os.replace(folder / name, folder / aside / name)
+    reason = (
+        f"{COPY_NAME} is older than {len(newer)} files, which are kept in {aside}: additions or "
+        "removals after it may be undone; remove again who was removed"
+    )
+    return [Loss(reason=reason, n_items=0)]
+
+
+def _unused_aside(folder: Path, number: int) -> str:
+    while (folder / f"damaged-{number:06d}").exists():
+        number += 1
+    return f"damaged-{number:06d}"
 
 
 def _repaired_hyperplanes(folder: Path, manifest: Manifest) -> list[str]:
@@ -200,17 +232,20 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _repair_segments(
-    folder: Path, manifest: Manifest, options: WritingOptions, repaired: list[str]
+    folder: Path,
+    manifest: Manifest,
+    options: WritingOptions,
+    repaired: list[str],
+    losses: list[Loss],
 ) -> RepairReport:
     revision, segments = manifest.revision, []
-    losses: list[Loss] = []
     aside: list[FileEntry] = []
     names = [
         name for i in range(len(manifest.segments)) for name in segment_file_names(revision + 1 + i)
     ]
     with all_or_nothing(folder, names), _scratch(folder) as scratch:
         for entry in manifest.segments:
-            found = diagnose(folder, entry, manifest, scratch)
+            found = diagnose(folder, entry, manifest, scratch, options.engine)
             after: SegmentEntry | None = entry
             if found.problems:
                 revision += 1
@@ -222,11 +257,13 @@ def _repair_segments(
                 repaired += [f"{problem}: repaired" for problem in found.problems.values()]
             segments += [after] if after is not None else []
         if revision == manifest.revision:
-            return RepairReport(repaired=tuple(repaired), n_items=manifest.n_live)
+            return RepairReport(
+                repaired=tuple(repaired), losses=tuple(losses), n_items=manifest.n_live
+            )
         state = dataclasses.replace(
             manifest, version=2, revision=revision, segments=tuple(segments)
         )
-        kept_aside = f"damaged-{revision:06d}" if aside else None
+        kept_aside = _unused_aside(folder, revision) if aside else None
         with _kept_aside(folder / kept_aside, aside) if kept_aside else contextlib.nullcontext():
             write_manifest(folder, state)
     return RepairReport(
@@ -247,7 +284,7 @@ def _repaired_segment(
             found.saved.store.close()
     if "removed" in found.problems:
         removed = recovered_removed(folder, entry)
-        assert removed is not None  # or the segment is lost
+        assert removed is not None  # or diagnose called the segment lost
         entry = dataclasses.replace(
             entry,
             removed=write_bytes(folder / file_name("removed", number), removed_bytes(removed)),

@@ -205,7 +205,12 @@ def write_codes(
     shape: tuple[int, int],
     options: WritingOptions,
 ) -> FileEntry | None:
-    """Make and write the codes of a segment whose arrays are written; None without codes."""
+    """Make and write the codes of a segment whose arrays are written; None without codes.
+
+    ``engine="numpy"`` makes none, for only compiled kernels make or use them.
+    """
+    if options.engine == "numpy":
+        return None
     layout = arrays_layout(shape, len(options.hyperplanes))
     embeddings = map_arrays(folder / arrays.file, layout)["embeddings"]
     codes = segment_codes(embeddings, options.n_threads)

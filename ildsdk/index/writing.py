@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from ildsdk.index.manifest import (
     HYPERPLANES_NAME,
     KINDS,
     MANIFEST_NAME,
+    DamagedManifestError,
     FileEntry,
     Manifest,
     file_name,
@@ -24,6 +26,7 @@ from ildsdk.index.manifest import (
 )
 
 TEMPORARY = ".tmp"
+SCRATCH_NAME = "repair.tmp"  # folder of items a repair salvages
 _CHUNK_BYTES = 2**20
 
 
@@ -117,7 +120,7 @@ def all_or_nothing(folder: Path, names: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        for name in _unnamed(folder, {*names, MANIFEST_NAME}):
+        for name in _unnamed(folder, set(names)):
             with contextlib.suppress(OSError):
                 (folder / name).unlink(missing_ok=True)
         if isinstance(error, (OSError, sqlite3.Error)):
@@ -135,22 +138,38 @@ def segment_file_names(number: int) -> list[str]:
 
 def _unnamed(folder: Path, names: set[str]) -> set[str]:
     """Which of the files nothing relies on, temporary names included."""
-    temporary = {name + TEMPORARY for name in names}
+    temporary = {name + TEMPORARY for name in (*names, MANIFEST_NAME, COPY_NAME)}
     if not (folder / MANIFEST_NAME).exists():
         return names | temporary
     try:
-        named = {entry.file for entry in read_manifest(folder).files()}
-    except IndexFileError:
+        manifest = read_manifest(folder)
+        _take_back_copy(folder, manifest)
+    except (IndexFileError, OSError):  # the copy may name them: left to the next writer
         return temporary
-    return (names - named - {MANIFEST_NAME}) | temporary
+    return (names - {entry.file for entry in manifest.files()}) | temporary
+
+
+def _take_back_copy(folder: Path, manifest: Manifest) -> None:
+    """Bring back the copy of the manifest where it tells of a change that did not come to be."""
+    try:
+        is_ahead = read_manifest(folder, COPY_NAME).revision > manifest.revision
+    except DamagedManifestError:
+        return
+    if is_ahead:
+        write_bytes(folder / COPY_NAME, manifest.to_bytes())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest, the moment at which an index changes; then clean up after it.
+    """Replace the copy, then the manifest, the moment at which an index changes; then clean up.
 
-    What fails after that moment (the copy, deleting old files) is left to the next writer.
+    So the copy is never older than the manifest: restoring it undoes no removal and loses no
+    addition. A new folder gets its manifest first, for a copy alone would be no index. What fails
+    after the manifest (deleting old files) is left to the next writer.
     """
-    write_bytes(folder / MANIFEST_NAME, manifest.to_bytes())
+    content = manifest.to_bytes()
+    if (folder / MANIFEST_NAME).exists():
+        write_bytes(folder / COPY_NAME, content)
+    write_bytes(folder / MANIFEST_NAME, content)
     with contextlib.suppress(OSError):
         tidy(folder, manifest)
 
@@ -161,6 +180,7 @@ def tidy(folder: Path, manifest: Manifest) -> None:
     In this order, so that the files of the copy's state are always there. The caller
     holds the lock.
     """
+    shutil.rmtree(folder / SCRATCH_NAME, ignore_errors=True)  # patient data of a killed repair
     content = manifest.to_bytes()
     copy = folder / COPY_NAME
     try:
