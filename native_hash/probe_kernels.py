@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from native_hash.jit import CANONICAL_FASTMATH, SCAN_FASTMATH, kernel
+from native_hash.kernels import canonical_dot
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -17,24 +18,12 @@ UInt64 = npt.NDArray[np.uint64]
 
 @kernel(CANONICAL_FASTMATH)
 def plane_dots(query: Float32, hyperplanes: Float32, dots: Float64) -> None:
-    """Twin of ``probe_reference.plane_dots``: eight lanes of float64, added pairwise."""
+    """Twin of ``probe_reference.plane_dots``."""
     n_tables, n_bits, d = hyperplanes.shape
-    end = d - d % 8
-    lanes = np.empty(8, np.float64)
+    planes, queries = hyperplanes.reshape(n_tables * n_bits, d), query.reshape(1, d)
     for table in range(n_tables):
         for bit in range(n_bits):
-            lanes[:] = 0.0
-            tail = np.float64(0.0)
-            for j in range(0, end, 8):
-                for lane in range(8):
-                    lanes[lane] += np.float64(hyperplanes[table, bit, j + lane]) * np.float64(
-                        query[j + lane]
-                    )
-            for j in range(end, d):
-                tail += np.float64(hyperplanes[table, bit, j]) * np.float64(query[j])
-            left = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
-            right = (lanes[4] + lanes[5]) + (lanes[6] + lanes[7])
-            dots[table, bit] = (left + right) + tail
+            dots[table, bit] = canonical_dot(planes, table * n_bits + bit, queries, 0)
 
 
 @kernel(CANONICAL_FASTMATH)

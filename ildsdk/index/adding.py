@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import functools
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Sized
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from ildsdk.errors import InputError
 from ildsdk.index.item_store import STORED, ItemStore
 from ildsdk.index.item_writing import Values, refuse_second_labels, stored_values
-from ildsdk.index.items import ItemRecord, patient_key
+from ildsdk.index.items import PATIENT_KEY, ItemRecord, patient_key
 from ildsdk.index.manifest import Calibration, Manifest
 from ildsdk.index.segment import Segment
 from ildsdk.index.segment_writing import (
@@ -28,7 +27,6 @@ from ildsdk.index.snapshot import Snapshot
 from ildsdk.index.writing import all_or_nothing, segment_file_names, write_manifest
 
 _ITEM_ID = STORED.index("item_id")
-_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,7 @@ class NewItems:
 
 
 def _checked_key(key: str | None) -> str | None:
-    if key is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
+    if key is not None and not (isinstance(key, str) and PATIENT_KEY.fullmatch(key)):
         raise ValueError("a patient key is not 64 hexadecimal digits")
     return key
 

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from ildsdk.errors import InputError
 from ildsdk.index.item_store import MAX_THUMBNAIL_BYTES
-from ildsdk.index.items import ItemRecord
+from ildsdk.index.items import PATIENT_KEY, ItemRecord
 from ildsdk.index.iterating import ItemBatch
 from ildsdk.index.searching import check_unit_norm
 
@@ -26,7 +25,6 @@ OPTIONAL_TEXTS = ("site", "verification", "patient_key")
 ITEM_COLUMNS = tuple(field.name for field in dataclasses.fields(ItemRecord))
 _NEVER_EMPTY = ("item_id", "case_id", "label")
 _MAX_TEXT = 10_000
-_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def checked_batches(
@@ -101,7 +99,7 @@ def _rules(with_patient_keys: bool) -> Iterator[tuple[str, str, Callable[[Any], 
         yield (
             "patient_key",
             "64 hexadecimal digits or nothing",
-            lambda v: v is None or (isinstance(v, str) and _KEY.fullmatch(v) is not None),
+            lambda v: v is None or (isinstance(v, str) and PATIENT_KEY.fullmatch(v) is not None),
         )
     else:
         yield "patient_key", "empty, though the file has no salt", lambda v: v is None

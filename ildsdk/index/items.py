@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
+import re
+
+PATIENT_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
