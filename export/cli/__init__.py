@@ -1,0 +1,28 @@
+"""Command line of the training side: ``python -m export``; one file per group of commands."""
+
+from __future__ import annotations
+
+import click
+
+from export.cli.bundling import bundle, evaluate, export_command
+from export.cli.data import phantom, prepare
+from export.cli.embedded import default_bundle, install
+from export.cli.training import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Make phantom CT, train, export to ONNX and evaluate. Needs torch; run from a checkout."""
+
+
+for command in (
+    phantom,
+    prepare,
+    train,
+    export_command,
+    evaluate,
+    bundle,
+    default_bundle,
+    install,
+):
+    main.add_command(command)
