@@ -46,6 +46,7 @@ def _parse_schedule(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def training_options(command: Any) -> Any:
+    """Add the options of :func:`training_settings` to a command."""
     for option in (
         click.option("--seed", default=_DEFAULTS.seed, show_default=True, help="Seed of training."),
         click.option(
@@ -67,6 +68,7 @@ def training_options(command: Any) -> Any:
 
 
 def training_settings(seed: int, schedule: str, fusion_epochs: int, threads: int) -> TrainSettings:
+    """Settings from the values of :func:`training_options`."""
     return TrainSettings(
         seed=seed,
         schedule=_parse_schedule(schedule),
