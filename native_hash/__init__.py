@@ -16,6 +16,7 @@ from native_hash.segments import SegmentCodes, segment_codes, segment_codes_prob
 from native_hash.signatures import MAX_BITS, draw_hyperplanes, signatures
 from native_hash.sketch import Sketch, SketchSetting
 from native_hash.sketch_building import build_sketch
+from native_hash.tree import Tree, TreeSetting
 
 __all__ = [
     "MAX_BITS",
@@ -28,6 +29,8 @@ __all__ = [
     "Sketch",
     "SketchSetting",
     "Tables",
+    "Tree",
+    "TreeSetting",
     "bucket_table",
     "build_codes",
     "build_sketch",

@@ -12,13 +12,11 @@ import numpy.typing as npt
 
 from native_hash.block_hits import block_hits, prefetch_row
 from native_hash.code_layout import BLOCK_ROWS
-from native_hash.jit import CANONICAL_FASTMATH, SCAN_FASTMATH, kernel
-from native_hash.kernels import approximate_dot, canonical_dot, offer
+from native_hash.jit import CANONICAL_FASTMATH, ORDERED, SCAN_FASTMATH, kernel
+from native_hash.kernels import canonical_dot, offer
 
-FIRST_BUCKETS = 8  # nearest buckets are read first: they raise the threshold for the others
 QUERY_TILE_BLOCKS = 64  # blocks that stay in the cache while all queries of a batch read them
 SURVIVORS = 512  # rows a query keeps for exact scoring, beside four for each answer
-ROUNDING = np.float32(4e-6)  # of a few float32 operations on cosines
 LOWEST = np.float32(-3.0e38)  # finite: the upper bound of padding, -inf, never reaches it
 
 Float32 = npt.NDArray[np.float32]
@@ -66,7 +64,7 @@ def encode_rows(
         errors[place] = np.float32((np.sqrt(across) / (1.0 - share) + 1e-9) * (1.0 + 1e-6))
 
 
-@kernel(CANONICAL_FASTMATH)
+@kernel(ORDERED)
 def encode_query(query: Float32, q: int, limit: Any, codes: Int16) -> Any:
     """Twin of ``code_reference.encode_query``; returns scale, error and norm."""
     largest = np.float32(0.0)
@@ -90,7 +88,7 @@ def encode_query(query: Float32, q: int, limit: Any, codes: Int16) -> Any:
     return scale, np.float32(np.sqrt(square)), np.float32(np.sqrt(norm) * (1.0 + 1e-6))
 
 
-@kernel(SCAN_FASTMATH)
+@kernel(ORDERED)
 def push_lower(value: Any, lowers: Float32, q: int, n_lower: Any) -> Any:
     """Keep the N largest lower bounds of query q in a heap, the smallest at its root."""
     size = lowers.shape[1]
@@ -118,7 +116,7 @@ def push_lower(value: Any, lowers: Float32, q: int, n_lower: Any) -> Any:
     return n_lower
 
 
-@kernel(SCAN_FASTMATH)
+@kernel(ORDERED)
 def spread_of(norm: Any, cutoff: Any, max_norm: Any) -> Any:
     """Largest part of the query across a row whose score reaches the cutoff.
 
@@ -130,7 +128,7 @@ def spread_of(norm: Any, cutoff: Any, max_norm: Any) -> Any:
     return np.sqrt(max(norm - along, np.float32(0.0))) * np.sqrt(norm + along)
 
 
-@kernel(SCAN_FASTMATH)
+@kernel(ORDERED)
 def cutoff_of(
     lowers: Float32, n_lower: Any, best_scores: Float32, n_filled: Any, q: int, slack: Any
 ) -> Any:
@@ -155,8 +153,17 @@ def settle(
     """
     filled = n_filled[q]
     promising = lowers[q, 0] if n_lower == lowers.shape[1] else LOWEST
+    cutoff = cutoff_of(lowers, n_lower, best_scores, filled, q, slack)
+    n_kept = 0
+    for i in range(n_survivors):
+        if survivor_bounds[q, i, 0] >= cutoff:
+            prefetch_row(matrix, np.int64(survivors[q, i]))
+            survivors[q, n_kept] = survivors[q, i]
+            survivor_bounds[q, n_kept, 0] = survivor_bounds[q, i, 0]
+            survivor_bounds[q, n_kept, 1] = survivor_bounds[q, i, 1]
+            n_kept += 1
     for turn in range(2):
-        for i in range(n_survivors):
+        for i in range(n_kept):
             upper, lower = survivor_bounds[q, i, 0], survivor_bounds[q, i, 1]
             if (lower >= promising) == (turn == 0) and upper >= cutoff_of(
                 lowers, n_lower, best_scores, filled, q, slack
@@ -171,15 +178,14 @@ def settle(
 def scan_blocks(
     first_block: Any, last_block: Any, q: int,
     matrix: Float32, queries: Float32, first_row: Any, slack: Any, max_norm: Any, excluded: UInt8,
-    codes: Int8, scales: Float32, errors: Float32, rows: Int32, block_cosines: Float32,
-    narrowest: Any, widest: Any, query_codes: Int16, factors: Float32, estimates: Float32,
+    codes: Int8, scales: Float32, errors: Float32, rows: Int32,
+    query_codes: Int16, factors: Float32, estimates: Float32,
     lowers: Float32, survivors: Int32, survivor_bounds: Float32, counts: Int64,
     best_scores: Float32, best_rows: Int64, n_filled: Int64,
 ) -> None:  # fmt: skip
     """Collect the rows of some blocks that may be among the N best of query q.
 
-    Blocks whose rows all lie outside the ring between the cosines ``narrowest`` and ``widest``
-    around their bucket's center are left out. ``factors[q]``: scale, rounding error and norm
+    ``factors[q]``: scale, rounding error and norm
     of the query, and its cutoff. ``counts[q]``: lower bounds kept, survivors collected, rows read.
     """
     scale, error, norm, cutoff = factors[q, 0], factors[q, 1], factors[q, 2], factors[q, 3]
@@ -188,11 +194,7 @@ def scan_blocks(
     capacity = survivors.shape[1]
     has_excluded = excluded.shape[0] > 0
     own_codes = query_codes[q]
-    n_blocks = 0
     for block in range(first_block, last_block):
-        if block_cosines[block, 1] > narrowest or block_cosines[block, 0] < widest:
-            continue
-        n_blocks += 1
         mask = block_hits(
             codes, block, own_codes, scales, errors, scale, spread, cutoff - error, estimates
         )
@@ -215,7 +217,6 @@ def scan_blocks(
                     lowers, n_lower, best_scores, best_rows, n_filled,
                 )  # fmt: skip
                 n_survivors = 0
-            prefetch_row(matrix, np.int64(row))
             survivors[q, n_survivors] = row
             survivor_bounds[q, n_survivors, 0] = upper
             survivor_bounds[q, n_survivors, 1] = lower
@@ -225,73 +226,14 @@ def scan_blocks(
             spread = spread_of(norm, cutoff, max_norm)
     factors[q, 3] = cutoff
     counts[q, 0], counts[q, 1] = n_lower, n_survivors
-    counts[q, 2] += n_blocks * BLOCK_ROWS
-
-
-@kernel(SCAN_FASTMATH)
-def cosine_of_difference(cosine: Any, other: Any, sign: Any) -> Any:
-    """cos(a - b) for sign 1, cos(a + b) for sign -1, from cosines of angles in [0, pi]."""
-    sines = (np.float32(1.0) - cosine) * (np.float32(1.0) + cosine)
-    sines *= (np.float32(1.0) - other) * (np.float32(1.0) + other)
-    return cosine * other + sign * np.sqrt(max(sines, np.float32(0.0)))
-
-
-@kernel(SCAN_FASTMATH)
-def bucket_bounds(
-    queries: Float32, q: int, norm: Any, max_norm: Any, rounding: Any,
-    centers: Float32, cosines: Float32, bounds: Float32, dots: Float32,
-    nearest: Int64, nearest_dots: Float32,
-) -> None:  # fmt: skip
-    """Largest score any row of each bucket can have, and the buckets nearest to query q.
-
-    A row's angle to the query is at least that of the bucket's center less the bucket's
-    radius (triangle inequality on the sphere); ``cosines`` hold the cosines of the radii.
-    """
-    last = nearest.shape[0] - 1
-    nearest[:] = -1
-    nearest_dots[:] = LOWEST
-    for bucket in range(centers.shape[0]):
-        dot = approximate_dot(queries, q, centers, bucket) / norm
-        dots[bucket] = dot
-        near = min(dot + rounding, np.float32(1.0))
-        bound = np.float32(1.0)
-        if near < cosines[bucket]:
-            bound = cosine_of_difference(near, cosines[bucket], np.float32(1.0)) + ROUNDING
-        bounds[bucket] = max(bound, np.float32(0.0)) * norm * max_norm
-        if dot > nearest_dots[last]:
-            i = last
-            while i > 0 and dot > nearest_dots[i - 1]:
-                nearest[i], nearest_dots[i] = nearest[i - 1], nearest_dots[i - 1]
-                i -= 1
-            nearest[i], nearest_dots[i] = bucket, dot
-
-
-@kernel(SCAN_FASTMATH)
-def ring_of(dot: Any, cutoff: Any, scale: Any, rounding: Any) -> Any:
-    """Cosines between which a row's angle to a center must lie to reach the cutoff.
-
-    ``dot`` is the cosine of query and center; a row within angle a of the query lies in the
-    ring from (query's angle - a) to (query's angle + a) around the center.
-    """
-    narrowest, widest = np.float32(2.0), np.float32(-2.0)
-    if cutoff > np.float32(0.0):
-        reach = cutoff / scale
-        near = dot + rounding
-        far = dot - rounding
-        if near < reach:
-            narrowest = cosine_of_difference(near, reach, np.float32(1.0)) + ROUNDING
-        if far > -reach:
-            widest = (
-                cosine_of_difference(max(far, np.float32(-1.0)), reach, np.float32(-1.0)) - ROUNDING
-            )
-    return narrowest, widest
+    counts[q, 2] += (last_block - first_block) * BLOCK_ROWS
 
 
 @kernel(SCAN_FASTMATH)
 def search_codes(
-    matrix: Float32, queries: Float32, first_row: int, slacks: npt.NDArray[np.float64],
-    excluded: UInt8, codes: Int8, scales: Float32, errors: Float32, rows: Int32,
-    centers: Float32, cosines: Float32, block_cosines: Float32, starts: Int32,
+    matrix: Float32, queries: Float32, first_row: int,
+    relative_slack: float, least_slack: float, excluded: UInt8,
+    codes: Int8, scales: Float32, errors: Float32, rows: Int32,
     limit: int, norm_limit: float,
     best_scores: Float32, best_rows: Int64, n_filled: Int64, n_read: Int64,
 ) -> None:  # fmt: skip
@@ -304,7 +246,9 @@ def search_codes(
     ----------
     queries : ndarray
         float32 ``(m, d)``, each of a norm of at least 2**-60.
-    codes, scales, errors, rows, centers, cosines, block_cosines, starts : ndarray
+    relative_slack, least_slack : float
+        A float32 dot product is off by at most ``relative_slack * |query| + least_slack``.
+    codes, scales, errors, rows : ndarray
         As ``codes.Codes`` holds them.
     limit : int
         ``code_layout.query_code_limit(d)``.
@@ -314,56 +258,31 @@ def search_codes(
         Output, int64 ``(m,)``, to which the number of codes read is added.
     """
     m, n_answers = best_scores.shape
-    n_buckets = centers.shape[0]
     max_norm = np.float32(norm_limit)
-    rounding = np.float32((matrix.shape[1] + 8) * 2.0**-23)
     query_codes = np.empty((m, 2 * codes.shape[1]), np.int16)
     factors, counts = np.empty((m, 4), np.float32), np.zeros((m, 3), np.int64)
     lowers, estimates = np.empty((m, n_answers), np.float32), np.empty(BLOCK_ROWS, np.float32)
     capacity = SURVIVORS + 4 * n_answers
     survivors = np.empty((m, capacity), np.int32)
     survivor_bounds = np.empty((m, capacity, 2), np.float32)
-    bounds, dots = np.empty(n_buckets, np.float32), np.empty(n_buckets, np.float32)
-    nearest = np.empty(min(FIRST_BUCKETS, n_buckets), np.int64)
-    nearest_dots = np.empty(nearest.shape[0], np.float32)
+    slacks = np.empty(m, np.float32)
     for q in range(m):
         scale, rest, norm = encode_query(queries, q, limit, query_codes[q])
-        slack = np.float32(slacks[q])
+        slack = np.float32(np.float64(norm) * relative_slack + least_slack)
         factors[q, 0], factors[q, 2] = scale, norm
         factors[q, 1] = rest * np.float32(3.0) * max_norm + slack
-        factors[q, 3] = cutoff_of(lowers, 0, best_scores, n_filled[q], q, slack)
-    if n_buckets == 1:
-        for start in range(0, codes.shape[0], QUERY_TILE_BLOCKS):
-            end = min(start + QUERY_TILE_BLOCKS, codes.shape[0])
-            for q in range(m):
-                scan_blocks(
-                    start, end, q, matrix, queries, first_row, np.float32(slacks[q]), max_norm,
-                    excluded, codes, scales, errors, rows, block_cosines,
-                    np.float32(2.0), np.float32(-2.0), query_codes, factors, estimates,
-                    lowers, survivors, survivor_bounds, counts, best_scores, best_rows, n_filled,
-                )  # fmt: skip
-    else:
+        factors[q, 3], slacks[q] = cutoff_of(lowers, 0, best_scores, n_filled[q], q, slack), slack
+    for start in range(0, codes.shape[0], QUERY_TILE_BLOCKS):
+        end = min(start + QUERY_TILE_BLOCKS, codes.shape[0])
         for q in range(m):
-            bucket_bounds(
-                queries, q, factors[q, 2], max_norm, rounding,
-                centers, cosines, bounds, dots, nearest, nearest_dots,
+            scan_blocks(
+                start, end, q, matrix, queries, first_row, slacks[q], max_norm,
+                excluded, codes, scales, errors, rows, query_codes, factors, estimates,
+                lowers, survivors, survivor_bounds, counts, best_scores, best_rows, n_filled,
             )  # fmt: skip
-            for step in range(nearest.shape[0] + n_buckets):
-                bucket = nearest[step] if step < nearest.shape[0] else step - nearest.shape[0]
-                if bounds[bucket] >= factors[q, 3]:
-                    bounds[bucket] = -np.float32(np.inf)  # the nearest are not read again
-                    narrowest, widest = ring_of(
-                        dots[bucket], factors[q, 3], factors[q, 2] * max_norm, rounding
-                    )
-                    scan_blocks(
-                        starts[bucket], starts[bucket + 1], q, matrix, queries, first_row,
-                        np.float32(slacks[q]), max_norm, excluded, codes, scales, errors, rows,
-                        block_cosines, narrowest, widest, query_codes, factors, estimates, lowers,
-                        survivors, survivor_bounds, counts, best_scores, best_rows, n_filled,
-                    )  # fmt: skip
     for q in range(m):
         settle(
-            matrix, queries, q, first_row, np.float32(slacks[q]), survivors, survivor_bounds,
+            matrix, queries, q, first_row, slacks[q], survivors, survivor_bounds,
             counts[q, 1], lowers, counts[q, 0], best_scores, best_rows, n_filled,
         )  # fmt: skip
         n_read[q] += counts[q, 2]

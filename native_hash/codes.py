@@ -1,36 +1,49 @@
 """Codes of a matrix for certified exact search: made once, stored as plain arrays.
 
-Rows lie in buckets around learned centers, ordered by their angle to the center, as int8
-codes with an error bound (``code_reference``). A search reads the codes and scores in full
-precision only the rows that the bounds leave in doubt: its answer is that of a scan of
-every row, bit for bit. Where buckets do not pay there is one bucket, read from end to end.
+Rows are int8 codes with an error bound (``code_reference``). Where most of the matrix lies in few
+dimensions a tree of balls (``tree``) says whose codes to read; else all are read from end to end.
+Only rows that the bounds leave in doubt are scored in full precision: the answer is that of a scan
+of every row, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from native_hash.clustering import mean_directions, two_level_buckets
-from native_hash.code_layout import BLOCK_ROWS, padded_dimension
+from native_hash import tree_reference
+from native_hash.code_layout import BLOCK_ROWS, WIDE_STEP, padded_dimension
 from native_hash.engine import checked
-from native_hash.neighbors import CheckedRows, NeighborHeap, checked_rows
+from native_hash.neighbors import CheckedRows, NeighborHeap
+from native_hash.tasks import in_threads
+from native_hash.tree import (
+    HEAD_SIZES,
+    TREE_ARRAYS,
+    Tree,
+    build_order,
+    build_tree,
+    heads_of,
+    principal_axes,
+    tree_problems,
+    unit_of,
+)
+from native_hash.tree_tuning import measure_depths
 
 MAX_DIMENSION = 65_536
-_MIN_ROWS_FOR_BUCKETS = 2048
-_N_PROBES = 64  # queries of either kind that decide whether buckets pay
-_CENTER_COST = 6.0  # a center costs as much as reading this many codes (measured at d = 128;
-# both grow with d)
-_WORTH_IT = 0.8
+_MIN_ROWS_FOR_TREE = 2048
+_TREE_NORMS = (2.0**-60, 2.0**60)
 _SAMPLE_ROWS = 16_384
-_HOPELESS = 0.95
+_N_PROBES = 32  # queries of either kind that decide whether a tree pays
+# Costs in parts of what reading one code of a scan costs, as measured at d = 128.
+_COST_OF_HEAD = 0.02  # of each number of a head
+_COST_OF_CODE = 3.0
+_WORTH_IT, _CHEAP = 0.7, 0.15
 _ENCODED_ROWS_PER_TASK = 2**14
-_COSINE_MARGIN = 2e-6  # float64 cosines stored as float32, rounded outward
+_OLD_ARRAYS = ("centers", "cosines", "block_cosines", "starts")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -42,31 +55,37 @@ class Codes:
     Attributes
     ----------
     codes : ndarray
-        int8 ``(n_blocks, padded d / 2, 16, 2)``.
+        int8 ``(n_blocks, padded d / 2, 16, 2)``; with a tree ``(n, d padded to 64)``.
     scales, errors : ndarray
-        float32 ``(16 n_blocks,)``.
+        float32 ``(16 n_blocks,)``; with a tree ``(n,)``.
     rows : ndarray
-        int32 ``(16 n_blocks,)``: row of the matrix at each place, -1 for padding.
-    centers, cosines : ndarray
-        float32 ``(n_buckets, d)`` and ``(n_buckets,)``: unit vectors, cosine of each radius.
-    block_cosines : ndarray
-        float32 ``(n_blocks, 2)``: largest and smallest cosine of a block's rows to the center.
-    starts : ndarray
-        int32 ``(n_buckets + 1,)``: bucket b is blocks ``starts[b]`` to ``starts[b + 1]``.
+        int32, as ``scales``: row of the matrix at each place, -1 for padding.
+    tree : Tree or None
+        Bounds that spare most codes; None where every code is read.
     """
 
     codes: npt.NDArray[np.int8]
     scales: npt.NDArray[np.float32]
     errors: npt.NDArray[np.float32]
     rows: npt.NDArray[np.int32]
-    centers: npt.NDArray[np.float32]
-    cosines: npt.NDArray[np.float32]
-    block_cosines: npt.NDArray[np.float32]
-    starts: npt.NDArray[np.int32]
+    tree: Tree | None
+    search_parts: tuple[Any, ...] = dataclasses.field(init=False, repr=False, compare=False)
+    """What the kernels take of all this; put together once, a search takes microseconds."""
+
+    def __post_init__(self) -> None:
+        parts: tuple[Any, ...] = (self.codes, self.scales, self.errors, self.rows)
+        tree = self.tree
+        if tree is not None:
+            balls = (tree.axes, tree.heads, tree.balls, tree.radii, tree.shifts)
+            parts = (*parts, *balls, float(tree.unit[0]))
+        object.__setattr__(self, "search_parts", parts)
 
     @classmethod
     def from_arrays(cls, vectors: CheckedRows, arrays: Arrays) -> Codes:
         """Check that arrays are codes of a matrix of this shape (not that they are its codes).
+
+        Arrays of the first version, with buckets, are taken too: their codes are read from end
+        to end.
 
         Raises
         ------
@@ -74,36 +93,24 @@ class Codes:
             A missing array, or one of wrong dtype, shape or range.
         """
         n, d = vectors.values.shape
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(arrays) != names:
+        has_tree = "axes" in arrays
+        names = {"codes", "scales", "errors", "rows", *(TREE_ARRAYS if has_tree else ())}
+        if set(arrays) - set(() if has_tree else _OLD_ARRAYS) != names:
             raise ValueError(f"codes hold {sorted(arrays)}, expected {sorted(names)}")
-        dimensions = {"codes": 4, "centers": 2, "block_cosines": 2}
-        dtypes = {"codes": np.int8, "rows": np.int32, "starts": np.int32}
-        found = cls(
-            **{
-                name: checked(
-                    arrays[name], dtypes.get(name, np.float32), dimensions.get(name, 1), name
-                )
-                for name in names
-            }
-        )
-        n_blocks, n_buckets = found.codes.shape[0], found.centers.shape[0]
-        shapes = {
-            "codes": (n_blocks, padded_dimension(d) // 2, BLOCK_ROWS, 2),
-            "scales": (n_blocks * BLOCK_ROWS,),
-            "errors": (n_blocks * BLOCK_ROWS,),
-            "rows": (n_blocks * BLOCK_ROWS,),
-            "centers": (n_buckets, d),
-            "cosines": (n_buckets,),
-            "block_cosines": (n_blocks, 2),
-            "starts": (n_buckets + 1,),
+        codes = checked(arrays["codes"], np.int8, 2 if has_tree else 4, "codes")
+        n_places = n if has_tree else codes.shape[0] * BLOCK_ROWS
+        wide = (n, padded_dimension(d, WIDE_STEP))
+        expected = wide if has_tree else (len(codes), padded_dimension(d) // 2, BLOCK_ROWS, 2)
+        if codes.shape != expected:
+            raise ValueError(f"codes has shape {codes.shape}, not {expected}")
+        parts = {
+            name: checked(arrays[name], np.int32 if name == "rows" else np.float32, 1, name)
+            for name in ("scales", "errors", "rows")
         }
-        for name, shape in shapes.items():
-            if getattr(found, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(found, name).shape}, not {shape}")
-        starts, rows = found.starts, found.rows
-        if starts[0] != 0 or starts[-1] != n_blocks or (np.diff(starts) < 0).any():
-            raise ValueError("starts of buckets do not ascend from 0 to the number of blocks")
+        for name, array in parts.items():
+            if array.shape != (n_places,):
+                raise ValueError(f"{name} has shape {array.shape}, not {(n_places,)}")
+        rows = parts["rows"]
         kept = rows[rows >= 0]
         if kept.size != n or (n and (rows.min() < -1 or kept.max() >= n)):
             raise ValueError(f"rows do not name each of the {n} rows of the matrix once")
@@ -111,30 +118,29 @@ class Codes:
         is_named[kept] = True
         if not is_named.all():
             raise ValueError(f"rows do not name each of the {n} rows of the matrix once")
-        return found
-
-    @property
-    def n_buckets(self) -> int:
-        """Learned buckets; 1 where they do not pay and every code is read."""
-        return int(self.centers.shape[0])
+        tree = None
+        if has_tree:
+            tree = Tree.from_arrays(n, d, vectors.max_norm, {k: arrays[k] for k in TREE_ARRAYS})
+        return cls(codes=codes, **parts, tree=tree)
 
 
 def build_codes(
     vectors: CheckedRows, *, seed: int = 0, n_threads: int = 1
 ) -> dict[str, npt.NDArray[Any]]:
-    """Codes of a matrix, with buckets where they pay on the matrix's own sample.
+    """Codes of a matrix, with a tree where that pays on the matrix's own sample.
 
     Parameters
     ----------
     seed : int
-        Of the sample and of the first centers.
+        Of the sample.
     n_threads : int
-        Threads that encode; the products of the clustering use the threads of numpy's BLAS.
+        Threads of our own; numpy's BLAS has its own setting.
 
     Returns
     -------
     dict
-        The arrays of :class:`Codes`, to be stored or handed to :meth:`Codes.from_arrays`.
+        The arrays of :class:`Codes` and, where there is one, of its :class:`Tree`, to be stored or
+        handed to :meth:`Codes.from_arrays`.
 
     Raises
     ------
@@ -146,149 +152,139 @@ def build_codes(
         raise ValueError(
             f"{n} rows of {d} dimensions, expected fewer than 2**31 of {MAX_DIMENSION}"
         )
-    if n >= _MIN_ROWS_FOR_BUCKETS and vectors.max_norm > 0:
-        if n > 4 * _SAMPLE_ROWS:  # spare the work of buckets that prune nothing at all
-            chosen = np.sort(np.random.default_rng(seed).choice(n, _SAMPLE_ROWS, replace=False))
-            sample = checked_rows(vectors.values[chosen])
-            if _read_share(sample, _bucketed(sample, seed, n_threads), seed) > _HOPELESS:
-                return _encoded(vectors.values, None, n_threads)
-        arrays = _bucketed(vectors, seed, n_threads)
-        cost = _read_share(vectors, arrays, seed) * n + _CENTER_COST * arrays["centers"].shape[0]
-        if cost < _WORTH_IT * n:
-            return arrays
-    return _encoded(vectors.values, None, n_threads)
+    if n >= _MIN_ROWS_FOR_TREE and _TREE_NORMS[0] <= vectors.max_norm <= _TREE_NORMS[1]:
+        generator = np.random.default_rng(seed)
+        n_axes = _axes_that_pay(vectors, generator)
+        if n_axes:
+            return codes_with_tree(vectors, n_axes, generator, n_threads=n_threads)
+    rows = np.full(padded_dimension(n, BLOCK_ROWS), -1, np.int32)
+    rows[:n] = np.arange(n)
+    return _encoded(vectors.values, rows, n_threads, has_tree=False)
 
 
-def _bucketed(vectors: CheckedRows, seed: int, n_threads: int) -> dict[str, npt.NDArray[Any]]:
-    rows_per_bucket = max(64, round(vectors.values.shape[0] ** 0.5 / 2))
-    buckets = two_level_buckets(vectors.values, rows_per_bucket, seed=seed)
-    return _encoded(vectors.values, buckets, n_threads)
+def codes_with_tree(
+    vectors: CheckedRows, n_axes: int, generator: np.random.Generator, *, n_threads: int = 1
+) -> dict[str, npt.NDArray[Any]]:
+    """As :func:`build_codes`, with a tree of so many axes whether it pays or not."""
+    axes = principal_axes(vectors.values, n_axes, generator)
+    unit = unit_of(vectors.max_norm)
+    heads = heads_of(vectors.values, axes, unit, n_threads)
+    rows = build_order(heads)
+    arrays = _encoded(vectors.values, rows, n_threads, has_tree=True)
+    arrays |= build_tree(heads[rows], axes, unit)
+    codes = Codes.from_arrays(vectors, arrays)
+    return arrays | {"ladder": measure_depths(vectors, codes, generator, n_threads)}
 
 
-def _read_share(vectors: CheckedRows, arrays: Arrays, seed: int) -> float:
-    """Share of the codes read for queries that are rows, or means of two rows."""
-    n = len(vectors.values)
-    rows, others = np.random.default_rng(seed).integers(0, n, (2, _N_PROBES))
-    between = np.float32(0.5) * vectors.values[rows] + np.float32(0.5) * vectors.values[others]
-    heap = NeighborHeap(np.concatenate([vectors.values[rows], between]), 10)
-    heap.offer(vectors, codes=Codes.from_arrays(vectors, arrays))
-    return float(heap.result()[2].mean()) / n
+def _axes_that_pay(vectors: CheckedRows, generator: np.random.Generator) -> int:
+    """Axes of the cheapest tree on a sample of the rows; 0 where a scan is cheaper.
+
+    Queries are rows, and means of two rows. On a sample less is pruned than on the whole, for
+    neighbors are farther apart: trees that hardly pay are not built.
+    """
+    n, d = vectors.values.shape
+    chosen = np.sort(generator.choice(n, min(n, _SAMPLE_ROWS), replace=False))
+    sample = vectors.values[chosen]
+    rows, others = generator.integers(0, len(sample), (2, _N_PROBES))
+    between = np.float32(0.5) * sample[rows] + np.float32(0.5) * sample[others]
+    probes = np.concatenate([sample[rows], between])
+    heap = NeighborHeap(probes, min(10, len(sample)))
+    heap.offer(CheckedRows(sample, vectors.max_norm))
+    scores = heap.result()[1][:, -1]
+    best = (_WORTH_IT, 0)
+    for size in HEAD_SIZES:
+        if size // 2 >= d:
+            break
+        axes = principal_axes(sample, size - 1, generator)
+        read, coded = _read_shares(sample, axes, unit_of(vectors.max_norm), probes, scores)
+        cost = _COST_OF_HEAD * size * read + _COST_OF_CODE * coded
+        best = min(best, (cost, len(axes)))
+        if cost < _CHEAP:  # longer heads cannot spare much more
+            break
+    return best[1]
+
+
+def _read_shares(
+    sample: npt.NDArray[np.float32],
+    axes: npt.NDArray[np.float32],
+    unit: np.float32,
+    probes: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+) -> tuple[float, float]:
+    """Shares of heads and codes read by searches that know their last score from the start."""
+    heads = heads_of(sample, axes, unit)
+    tree = Tree(**build_tree(heads[build_order(heads)], axes, unit))
+    shares = []
+    for probe, score in zip(probes, scores, strict=True):
+        cutoff = float(score) - 1e-6 * float(unit)
+        if np.linalg.norm(probe) > _TREE_NORMS[0]:
+            shares.append(tree_reference.passing_shares(tree, len(sample), probe, cutoff))
+    read, coded = np.mean(shares, axis=0) if shares else (1.0, 1.0)
+    return float(read), float(coded)
 
 
 def codes_problems(vectors: CheckedRows, arrays: Arrays) -> list[str]:
     """What makes these arrays unfit to certify answers on this matrix; empty where nothing does.
 
-    Encodes every row anew and compares; checks that each bucket's and block's cosines hold for
-    all of their rows.
+    Encodes every row anew and compares; checks that heads and balls hold their rows.
     """
     try:
         found = Codes.from_arrays(vectors, arrays)
     except (TypeError, ValueError) as error:
         return [str(error)]
     problems = []
-    again = {name: np.empty_like(arrays[name]) for name in ("codes", "scales", "errors")}
-    _encode(vectors.values, found.rows, again, 1)
+    again = _encoded(vectors.values, found.rows, 1, has_tree=found.tree is not None)
     if not np.array_equal(again["codes"], found.codes):
         problems.append("codes are not those of their rows")
     for name in ("scales", "errors"):
         if not np.allclose(again[name], getattr(found, name), rtol=1e-6, atol=0):
             problems.append(f"{name} are not those of their rows")
-    if found.n_buckets > 1:
-        buckets = np.repeat(np.arange(found.n_buckets), np.diff(found.starts)).repeat(BLOCK_ROWS)
-        is_row = found.rows >= 0
-        cosines = _cosines(vectors.values, found.rows[is_row], found.centers, buckets[is_row])
-        blocks = np.flatnonzero(is_row) // BLOCK_ROWS
-        inside = (cosines <= found.block_cosines[blocks, 0]) & (
-            cosines >= found.block_cosines[blocks, 1]
-        )
-        if not inside.all() or (cosines < found.cosines[buckets[is_row]]).any():
-            problems.append("cosines do not bound the angles of their rows")
+    if found.tree is not None:
+        heads = heads_of(vectors.values, found.tree.axes, found.tree.unit[0])[found.rows]
+        problems += tree_problems(found.tree, heads)
     return problems
 
 
 def _encoded(
-    vectors: npt.NDArray[np.float32], buckets: npt.NDArray[np.int64] | None, n_threads: int
+    vectors: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int32],
+    n_threads: int,
+    *,
+    has_tree: bool,
 ) -> dict[str, npt.NDArray[Any]]:
-    n, d = vectors.shape
-    order = np.arange(n)
-    counts = np.array([n])
-    centers = np.zeros((1, d), np.float32)
-    if buckets is not None:
-        counts = np.bincount(buckets)
-        centers = mean_directions(vectors, buckets, counts.size)
-        cosines = _cosines(vectors, order, centers, buckets)
-        order = np.lexsort((-cosines, buckets))
-    n_blocks = -(-counts // BLOCK_ROWS)
-    starts = np.concatenate([[0], np.cumsum(n_blocks)]).astype(np.int32)
-    firsts = np.concatenate([[0], np.cumsum(counts)])
-    shifts = starts[:-1].astype(np.int64) * BLOCK_ROWS - firsts[:-1]
-    places = np.repeat(shifts, counts) + np.arange(n)
-    rows = np.full(int(starts[-1]) * BLOCK_ROWS, -1, np.int32)
-    rows[places] = order
-    block_cosines = np.zeros((int(starts[-1]), 2), np.float32)
-    limits = np.zeros(counts.size, np.float32)
-    if buckets is not None:
-        placed = np.full((rows.size, 2), [-np.inf, np.inf])
-        placed[places] = cosines[order][:, np.newaxis]
-        blocks = placed.reshape(-1, BLOCK_ROWS, 2)
-        block_cosines[:, 0] = blocks[:, :, 0].max(axis=1) + _COSINE_MARGIN
-        block_cosines[:, 1] = blocks[:, :, 1].min(axis=1) - _COSINE_MARGIN
-        limits[:] = np.minimum.reduceat(block_cosines[:, 1], starts[:-1])
+    """Codes of rows in the order of their places; in blocks, or each row's together."""
+    from native_hash.code_kernels import encode_rows
+
+    d = vectors.shape[1]
+    n_blocks = -(-rows.size // BLOCK_ROWS)
+    shape = (
+        (rows.size, padded_dimension(d, WIDE_STEP))
+        if has_tree
+        else (n_blocks, padded_dimension(d) // 2, BLOCK_ROWS, 2)
+    )
     arrays: dict[str, npt.NDArray[Any]] = {
-        "codes": np.empty((int(starts[-1]), padded_dimension(d) // 2, BLOCK_ROWS, 2), np.int8),
+        "codes": np.zeros(shape, np.int8),
         "scales": np.empty(rows.size, np.float32),
         "errors": np.empty(rows.size, np.float32),
         "rows": rows,
-        "centers": centers,
-        "cosines": limits,
-        "block_cosines": block_cosines,
-        "starts": starts,
     }
-    _encode(vectors, rows, arrays, n_threads)
-    return arrays
-
-
-def _encode(
-    vectors: npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int32],
-    arrays: dict[str, npt.NDArray[Any]],
-    n_threads: int,
-) -> None:
-    from native_hash.code_kernels import encode_rows
+    values = checked(vectors, np.float32, 2, "vectors")
 
     def encode(first: int) -> None:
         places = slice(first, first + _ENCODED_ROWS_PER_TASK)
-        blocks = slice(first // BLOCK_ROWS, (first + _ENCODED_ROWS_PER_TASK) // BLOCK_ROWS)
-        outputs = arrays["codes"][blocks], arrays["scales"][places], arrays["errors"][places]
-        part = checked(np.ascontiguousarray(rows[places]), np.int32, 1, "rows")
-        encode_rows(checked(vectors, np.float32, 2, "vectors"), part, *outputs)
+        part = rows[places]
+        padded = np.full(padded_dimension(part.size, BLOCK_ROWS), -1, np.int32)
+        padded[: part.size] = part
+        codes = np.empty((padded.size // BLOCK_ROWS, padded_dimension(d) // 2, BLOCK_ROWS, 2), "i1")
+        scales, errors = np.empty((2, padded.size), np.float32)
+        encode_rows(values, checked(padded, np.int32, 1, "rows"), codes, scales, errors)
+        arrays["scales"][places] = scales[: part.size]
+        arrays["errors"][places] = errors[: part.size]
+        if has_tree:
+            wide = codes.transpose(0, 2, 1, 3).reshape(padded.size, -1)
+            arrays["codes"][places, : wide.shape[1]] = wide[: part.size]
+        else:
+            arrays["codes"][first // BLOCK_ROWS :][: len(codes)] = codes
 
     in_threads(encode, range(0, rows.size, _ENCODED_ROWS_PER_TASK), n_threads)
-
-
-def in_threads(work: Callable[[int], None], tasks: range, n_threads: int) -> None:
-    """Do work that releases the GIL for each task, in this thread where one is enough."""
-    if n_threads == 1 or len(tasks) < 2:
-        for task in tasks:
-            work(task)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(work, tasks))
-
-
-def _cosines(
-    vectors: npt.NDArray[np.float32],
-    rows: npt.NDArray[Any],
-    centers: npt.NDArray[np.float32],
-    buckets: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """Cosine of each row to its bucket's center; 0 where either is zero."""
-    cosines = np.empty(rows.size)
-    for start in range(0, rows.size, _ENCODED_ROWS_PER_TASK):
-        part = slice(start, start + _ENCODED_ROWS_PER_TASK)
-        wide = vectors[rows[part]].astype(np.float64)
-        center = centers[buckets[part]].astype(np.float64)
-        norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(center, axis=1)
-        dots = np.einsum("ij,ij->i", wide, center)
-        cosines[part] = dots / np.where(norms > 0, norms, 1)
-    return cosines
+    return arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 Engine = Literal["numba", "numpy"]
 
 
+@functools.cache
 def implementation(engine: Engine) -> ModuleType:
     """Module with the functions of ``reference.py`` for an engine name.
 
@@ -57,7 +59,7 @@ def checked(array: object, dtype: npt.DTypeLike, n_dimensions: int, name: str) -
 
 def warmup() -> None:
     """Compile every kernel, or load it from the cache, so that the first search is fast."""
-    from native_hash.codes import Codes, build_codes
+    from native_hash.codes import Codes, build_codes, codes_with_tree
     from native_hash.neighbors import NeighborHeap, checked_rows
     from native_hash.probing import Tables
     from native_hash.signatures import signatures
@@ -73,6 +75,7 @@ def warmup() -> None:
     sketch = Sketch.from_arrays(rows, build_sketch(rows, codes=codes))
     heap = NeighborHeap(vectors, 1)
     heap.offer(rows, codes=codes)
+    heap.offer(rows, codes=Codes.from_arrays(rows, codes_with_tree(rows, 7, generator)))
     heap.offer(rows)
     heap.offer_candidates(0, rows, tables.candidates(vectors[0], 2))
     heap.offer_sketch(sketch, SketchSetting(breadth=1.0, depth=1.0, measured_recall=1.0))

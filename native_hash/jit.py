@@ -19,6 +19,9 @@ CANONICAL_FASTMATH = frozenset({"contract"})
 """For sums whose order is part of the definition. A product of two float32 is exact in
 float64, so fusing it with the addition changes no bit."""
 
+ORDERED = frozenset[str]()
+"""No freedom for LLVM in float operations: what they decide is the same on every CPU."""
+
 _uncached: list[str] = []
 
 

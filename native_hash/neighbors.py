@@ -8,6 +8,9 @@ query or a batch, one matrix or several, candidates in any order, either engine.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,14 +54,16 @@ def checked_rows(matrix: npt.NDArray[np.float32]) -> CheckedRows:
         Wrong dtype, shape or layout, NaN or infinity, or a norm above 2**60.
     """
     values = checked(matrix, np.float32, 2, "matrix")
-    return CheckedRows(values, float(_checked_norms(values, "matrix").max(initial=0.0)))
+    return CheckedRows(
+        values, float(_checked_norms(values, "matrix", implementation("numpy")).max(initial=0.0))
+    )
 
 
 def _checked_norms(
-    values: npt.NDArray[np.float32], name: str, engine: Engine = "numpy"
+    values: npt.NDArray[np.float32], name: str, functions: ModuleType
 ) -> npt.NDArray[np.float64]:
     norms = np.empty(values.shape[0], np.float64)
-    largest = implementation(engine).row_norms(values, norms)
+    largest = functions.row_norms(values, norms)
     if not largest <= _LARGEST_NORM:  # also where it is NaN
         if np.isfinite(largest):
             raise ValueError(f"a row of {name} has norm {largest:.3g}, expected at most 2**60")
@@ -105,9 +110,9 @@ class NeighborHeap:
         self._functions = implementation(engine)
         self._engine = engine
         self._queries = checked(queries, np.float32, 2, "queries")
-        self._norms = _checked_norms(self._queries, "queries", engine)
-        self._least_norm = min(self._norms.tolist(), default=0.0)
+        self._norms = _checked_norms(self._queries, "queries", self._functions)
         n_queries = self._queries.shape[0]
+        self._least_norm = float(self._norms[0]) if n_queries == 1 else min(self._norms, default=0)
         self._scores = np.empty((n_queries, n), np.float32)
         self._rows = np.empty((n_queries, n), np.int64)
         self._n_filled = np.zeros(n_queries, np.int64)
@@ -118,6 +123,7 @@ class NeighborHeap:
         rows: CheckedRows,
         *,
         codes: Codes | None = None,
+        depth: float = 1.0,
         first_row: int = 0,
         excluded: npt.NDArray[np.bool_] | None = None,
     ) -> None:
@@ -128,35 +134,49 @@ class NeighborHeap:
         codes : Codes, optional
             Codes of this matrix: the same answer sooner. The numpy engine has no use for them,
             nor have queries of a norm below 2**-60.
+        depth : float
+            Of a :class:`TreeSetting`; below 1 rows may be missed where the codes have a tree.
         first_row : int
             Number under which row 0 of this matrix appears in the answer.
         excluded : ndarray, optional
             bool ``(n,)``, True for rows of this matrix to leave out.
         """
         flags = self._checked_excluded(rows, excluded)
-        slacks = self._slacks(rows)
         if codes is not None and self._engine == "numba" and self._least_norm >= _LEAST_NORM:
-            from native_hash.code_kernels import search_codes
-
-            search_codes(
-                rows.values, self._queries, first_row, slacks, flags,
-                codes.codes, codes.scales, codes.errors, codes.rows,
-                codes.centers, codes.cosines, codes.block_cosines, codes.starts,
-                query_code_limit(rows.values.shape[1]), rows.max_norm * _ABOVE + _TINY,
-                self._scores, self._rows, self._n_filled, self._n_scored,
-            )  # fmt: skip
+            self._search_codes(rows, codes, depth, first_row, flags)
             return
         self._functions.scan(
             rows.values,
             self._queries,
             first_row,
-            slacks,
+            self._slacks(rows),
             flags,
             self._scores,
             self._rows,
             self._n_filled,
         )
         self._n_scored += rows.values.shape[0] - int(np.count_nonzero(flags))
+
+    def _search_codes(
+        self,
+        rows: CheckedRows,
+        codes: Codes,
+        depth: float,
+        first_row: int,
+        flags: npt.NDArray[np.uint8],
+    ) -> None:
+        values = rows.values
+        d = values.shape[1]
+        slack, least_slack = _slack_of(d, rows.max_norm)
+        after = (
+            *codes.search_parts, query_code_limit(d), rows.max_norm * _ABOVE + _TINY,
+            self._scores, self._rows, self._n_filled, self._n_scored,
+        )  # fmt: skip
+        search_codes, search_tree = _search_functions()
+        if codes.tree is None:
+            search_codes(values, self._queries, first_row, slack, least_slack, flags, *after)
+        else:
+            search_tree(values, self._queries, first_row, slack, least_slack, depth, flags, *after)
 
     def offer_candidates(
         self,
@@ -260,17 +280,29 @@ class NeighborHeap:
         return flags.view(np.uint8)
 
     def _slacks(self, rows: CheckedRows) -> npt.NDArray[np.float64]:
-        """Rounding bound of a float32 dot product in any order, with room to spare.
-
-        |computed - exact| <= d u / (1 - d u) * |q| |x| with u = 2**-24 (Higham, "Accuracy and
-        Stability of Numerical Algorithms", section 3.1); twice that, a few u more for
-        rounding the score and the threshold, and the underflow of d products.
-        """
-        d = self._queries.shape[1]
-        relative = (d + 8) * 2.0**-23 * rows.max_norm
-        slacks: npt.NDArray[np.float64] = relative * self._norms + d * 2.0**-126
+        """Rounding bound of a float32 dot product of each query and any row."""
+        relative, least = _slack_of(self._queries.shape[1], rows.max_norm)
+        slacks: npt.NDArray[np.float64] = relative * self._norms + least
         slacks.flags.writeable = False
         return slacks
+
+
+def _slack_of(d: int, max_norm: float) -> tuple[float, float]:
+    """Rounding bound of a float32 dot product in any order: by the query's norm, and at least.
+
+    |computed - exact| <= d u / (1 - d u) * |q| |x| with u = 2**-24 (Higham, "Accuracy and
+    Stability of Numerical Algorithms", section 3.1); twice that, a few u more for
+    rounding the score and the threshold, and the underflow of d products.
+    """
+    return (d + 8) * 2.0**-23 * max_norm, d * 2.0**-126
+
+
+@functools.cache  # an import statement costs as much as half a hundred rows
+def _search_functions() -> tuple[Callable[..., None], Callable[..., None]]:
+    from native_hash.code_kernels import search_codes
+    from native_hash.tree_kernels import search_tree
+
+    return search_codes, search_tree
 
 
 def top_n(

@@ -1,7 +1,8 @@
 """Everything a set of vectors is searched with, as one mapping of plain arrays.
 
 What an index stores beside its vectors: exact codes where there are enough rows for them, a
-sketch where there are many. Derived from the vectors; losing it costs time, no answer.
+sketch where there are many and no tree prunes. Derived from the vectors; losing it costs time, no
+answer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from native_hash.codes import Codes, build_codes, codes_problems
 from native_hash.engine import Engine
-from native_hash.neighbors import CheckedRows, checked_rows
+from native_hash.neighbors import CheckedRows, NeighborHeap, checked_rows
 from native_hash.sketch import Sketch
 from native_hash.sketch_building import build_sketch, sketch_problems
 
@@ -32,6 +33,43 @@ class SegmentCodes:
 
     exact: Codes | None
     sketch: Sketch | None
+
+    def offer(
+        self,
+        heap: NeighborHeap,
+        rows: CheckedRows,
+        *,
+        n: int,
+        recall: float | None,
+        first_row: int = 0,
+        excluded: npt.NDArray[np.bool_] | None = None,
+    ) -> float:
+        """Offer the rows of the set to a heap for n answers.
+
+        Parameters
+        ----------
+        recall : float or None
+            At least which share of the answer must be found; None for all of it.
+
+        Returns
+        -------
+        float
+            Recall that was measured for such a search; 1 where it was exact.
+        """
+        depth, measured = 1.0, 1.0
+        if recall is not None:
+            n_excluded = 0 if excluded is None else int(np.count_nonzero(excluded))
+            if self.sketch is not None:
+                found = self.sketch.setting(n, recall, n_excluded=n_excluded)
+                if found is not None:
+                    heap.offer_sketch(self.sketch, found, first_row=first_row, excluded=excluded)
+                    return found.measured_recall
+            elif self.exact is not None and self.exact.tree is not None:
+                setting = self.exact.tree.setting(n, recall, n_excluded=n_excluded)
+                if setting is not None:
+                    depth, measured = setting.depth, setting.measured_recall
+        heap.offer(rows, codes=self.exact, depth=depth, first_row=first_row, excluded=excluded)
+        return measured
 
     @classmethod
     def from_arrays(
@@ -60,8 +98,8 @@ def segment_codes(
     rows = checked_rows(vectors)
     exact = build_codes(rows, n_threads=n_threads)
     arrays = {_EXACT + name: array for name, array in exact.items()}
-    if vectors.shape[0] >= MIN_ROWS_FOR_SKETCH:
-        codes = Codes.from_arrays(rows, exact)
+    codes = Codes.from_arrays(rows, exact)
+    if codes.tree is None and vectors.shape[0] >= MIN_ROWS_FOR_SKETCH:
         sketch = build_sketch(rows, codes=codes, n_threads=n_threads)
         arrays |= {_SKETCH + name: array for name, array in sketch.items()}
     return arrays

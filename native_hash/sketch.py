@@ -18,10 +18,8 @@ import numpy.typing as npt
 from native_hash.code_layout import BLOCK_ROWS, padded_dimension, query_code_limit
 from native_hash.engine import Engine, checked
 from native_hash.neighbors import CheckedRows
+from native_hash.sample_queries import MEASURED_N, RECALLS
 from native_hash.sketch_reference import BLOCK
-
-MEASURED_N = (1, 10, 100)
-"""Lengths of answers for which the recall is measured."""
 
 _WAITING = 8192
 _WITH_FILTER = 0.99
@@ -124,7 +122,8 @@ class Sketch:
     def setting(self, n: int, recall: float, *, n_excluded: int = 0) -> SketchSetting | None:
         """Cheapest setting whose measured recall reaches the asked one.
 
-        None where none does for less than a search of the exact codes costs. Recalls below the
+        None where none does for less than a search of the exact codes costs, or more is asked than
+        a sample can show (0.999). Recalls below the
         least measured one, 0.95, get that. Between the measured lengths of answer the wider of
         both neighbors' settings is taken. Where rows are left out, what remains may be unlike
         the measured neighbors: then the widest of all lengths, for a recall of at least 0.99.
@@ -144,7 +143,7 @@ class Sketch:
         return self._settings[asked]
 
     def _cheapest(self, n: int, recall: float, is_filtered: bool) -> SketchSetting | None:
-        if n > MEASURED_N[-1]:
+        if n > MEASURED_N[-1] or recall > RECALLS[-1]:
             return None
         if is_filtered:
             recall = max(recall, _WITH_FILTER)

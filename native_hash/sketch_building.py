@@ -11,12 +11,14 @@ import numpy.typing as npt
 from native_hash.clustering import two_level_buckets
 from native_hash.code_layout import BLOCK_ROWS, padded_dimension
 from native_hash.code_reference import encode_rows
-from native_hash.codes import Codes, in_threads
+from native_hash.codes import Codes
 from native_hash.engine import Engine
 from native_hash.neighbors import CheckedRows
-from native_hash.sketch import MEASURED_N, Sketch, sketch_functions
+from native_hash.sample_queries import MEASURED_N
+from native_hash.sketch import Sketch, sketch_functions
 from native_hash.sketch_reference import BLOCK
 from native_hash.sketch_tuning import measure_ladder
+from native_hash.tasks import in_threads
 
 Float32 = npt.NDArray[np.float32]
 
@@ -43,7 +45,8 @@ def build_sketch(
     vectors : CheckedRows
         n rows, at most 2**31 - 1; best of equal norm.
     codes : Codes, optional
-        Exact codes of this matrix: their buckets are taken, and the recall is measured sooner.
+        Exact codes of this matrix: runs of their tree are the buckets, and the recall is measured
+        sooner.
     seed : int
         Of rotation, center sample and tuning queries.
     n_threads : int
@@ -107,14 +110,14 @@ def _draw_rotation(d: int, generator: np.random.Generator) -> Float32:
 def _buckets(values: Float32, codes: Codes | None, seed: int) -> npt.NDArray[np.int64]:
     """Bucket of each row, int64 ``(n,)``."""
     n = values.shape[0]
+    if codes is not None and codes.tree is not None:
+        buckets = np.empty(n, np.int64)
+        size = max(2 * BLOCK, round(n**0.5 / 2 / BLOCK) * BLOCK)
+        buckets[codes.rows] = np.arange(n) // size
+        return buckets
     if codes is None and n >= _FEWEST_ROWS:
         return two_level_buckets(values, max(64, round(n**0.5 / 3)), seed=seed)
-    buckets = np.zeros(n, np.int64)
-    if codes is not None:
-        numbers = np.repeat(np.arange(codes.n_buckets), np.diff(codes.starts)).repeat(BLOCK_ROWS)
-        is_row = codes.rows >= 0
-        buckets[codes.rows[is_row]] = numbers[is_row]
-    return buckets
+    return np.zeros(n, np.int64)
 
 
 def _grouped(

@@ -14,13 +14,11 @@ import numpy.typing as npt
 from native_hash.block_hits import block_hits
 from native_hash.code_kernels import encode_query
 from native_hash.code_layout import BLOCK_ROWS
-from native_hash.jit import SCAN_FASTMATH, kernel
+from native_hash.jit import ORDERED, SCAN_FASTMATH, kernel
 from native_hash.kernels import approximate_dot, canonical_dot, offer
 from native_hash.sketch_blocks import block_uppers, lowest_bit, prefetch_row
 
 __all__ = ["accumulate", "encode", "quantise", "search"]
-
-ORDERED = frozenset[str]()  # no freedom for LLVM in float operations
 
 BLOCK = 32
 LOWEST = np.float32(-3.0e38)  # finite: padding has the bound -inf and must not pass

@@ -1,10 +1,9 @@
 """How far a search must look for which recall, measured on the matrix itself.
 
-Queries are rows of the matrix (with themselves left out) and blends of many related rows that
-keep their spread, which imitate queries from cases that are not in the matrix. For every
-true neighbor of a query the least breadth and depth that surely finds it follow from the final
-threshold alone: the threshold of a running search is never above it. So one pass measures every
-setting, and what it reports is a lower bound of what the search finds on these queries.
+For every true neighbor of a query the least breadth and depth that surely finds it follow from
+the final threshold alone: the threshold of a running search is never above it. So one pass
+measures every setting, and what it reports is a lower bound of what the search finds on these
+queries.
 """
 
 from __future__ import annotations
@@ -12,33 +11,35 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from native_hash.codes import Codes, in_threads
-from native_hash.neighbors import CheckedRows, NeighborHeap, unit_rows
-from native_hash.sketch import MEASURED_N, Sketch
+from native_hash.codes import Codes
+from native_hash.sample_queries import (
+    MARGIN,
+    MEASURED_N,
+    RECALLS,
+    sample_queries,
+    standard_error,
+    true_neighbors,
+)
+from native_hash.sketch import Sketch
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-RECALLS = (0.95, 0.96, 0.965, 0.97, 0.975, 0.98, 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999)
-"""Recalls for which the cheapest setting is kept."""
-
 _LOSSES = np.array([0.05, 0.03, 0.02, 0.013, 0.008, 0.006, 0.0045, 0.003,
                     0.002, 0.0014, 0.001, 0.0007, 0.0005, 0.0002, 0.0])  # fmt: skip
 _FEWEST_ROWS = 256
-_N_BLENDED = 48
 _N_BACKGROUND_ROWS = 8192
 _N_BACKGROUND_QUERIES = 48
-_QUERIES_AT_ONCE = 32
-_MARGIN = 1.645  # standard errors: 95 %, one-sided
 _NEVER = 1e6
 _CODE_ERROR = 0.002  # of a dot product with a center's code, over both norms
-# Costs relative to estimating one row, as measured at d = 128 on a CPU with AVX2; they choose
-# between settings of equal recall, or the exact codes, and change no recall.
-_COST_OF_SCORING = 120.0
+# Costs relative to estimating one row (0.95 ns), as measured at d = 128 and 100,000 rows on a CPU
+# with AVX-512; they choose between settings of equal recall, or the exact search, and change no
+# recall.
+_COST_OF_SCORING = 150.0
 _COST_OF_VISIT = 200.0
 _COST_OF_CENTER = 6.0
-_COST_OF_EXACT_ROW, _COST_OF_EXACT_CENTER = 7.0, 35.0
+_COST_OF_EXACT_CODE, _COST_OF_EXACT_ROW = 3.0, 28.0
 _EXACT_ROWS_SCORED = 3.0  # for each answer
 
 
@@ -59,19 +60,15 @@ def measure_ladder(
     n = vectors.values.shape[0]
     if n < _FEWEST_ROWS:
         return np.zeros((len(MEASURED_N), 0, 4), np.float32)
-    size = int(np.clip(1e8 / n, 192, 384))
-    picked = generator.choice(n, min(size, n), replace=False)
-    queries = np.concatenate([vectors.values[picked], _blends(vectors.values, picked, generator)])
-    own = np.concatenate([picked, np.full(len(picked), -1)])
+    queries, own = sample_queries(vectors.values, generator)
     longest = min(MEASURED_N[-1], n - 1)
-    rows, scores, n_read = _true_neighbors(vectors, codes, queries, own, longest, n_threads)
+    rows, scores, n_read = true_neighbors(vectors, codes, queries, own, longest, n_threads)
     places = _places(sketch.arrays["rows"], n)
     background = places[generator.integers(0, n, _N_BACKGROUND_ROWS)]
     near = [_Offsets(sketch, q, places[found]) for q, found in zip(queries, rows, strict=True)]
     step = max(1, len(queries) // _N_BACKGROUND_QUERIES)
     far = {i: _Offsets(sketch, queries[i], background) for i in range(0, len(own), step)}
-    n_buckets = sketch.arrays["centers"].shape[0]
-    exact_reading = _COST_OF_EXACT_ROW * n_read + _COST_OF_EXACT_CENTER * n_buckets
+    exact_reading = n_read * (_COST_OF_EXACT_ROW if codes is None else _COST_OF_EXACT_CODE)
     ladder = np.zeros((len(MEASURED_N), len(RECALLS), 4), np.float32)
     ladder[:, :, 3] = -1
     for number, length in enumerate(MEASURED_N):
@@ -91,56 +88,6 @@ def _places(rows: npt.NDArray[np.int32], n: int) -> Int64:
     listed = rows.reshape(-1)
     places[listed[listed >= 0]] = np.flatnonzero(listed >= 0)
     return places
-
-
-def _blends(values: Float32, picked: Int64, generator: np.random.Generator) -> Float32:
-    """Per picked row, a random blend of it and related rows, float32 ``(m, d)``.
-
-    Related: the nearest quarter of random rows. Offsets from their mean are added with random
-    weights whose squares sum to 1, so that blends are as spread as rows and near none of them.
-    """
-    blends = np.empty((len(picked), values.shape[1]))
-    for i, row in enumerate(picked):
-        others = values[generator.integers(0, values.shape[0], 4 * _N_BLENDED)].astype(np.float64)
-        x = values[row].astype(np.float64)
-        order = np.argsort(np.square(others - x).sum(axis=1), kind="stable")
-        related = np.concatenate([x[np.newaxis], others[order[: _N_BLENDED - 1]]])
-        middle = related.mean(axis=0)
-        weights = generator.standard_normal(_N_BLENDED)
-        blends[i] = middle + (weights / np.sqrt(np.square(weights).sum())) @ (related - middle)
-    norms = np.linalg.norm(values[picked].astype(np.float64), axis=1, keepdims=True)
-    scaled: Float32 = (unit_rows(blends.astype(np.float32)) * norms).astype(np.float32)
-    return scaled
-
-
-def _true_neighbors(
-    vectors: CheckedRows,
-    codes: Codes | None,
-    queries: Float32,
-    own: Int64,
-    length: int,
-    n_threads: int,
-) -> tuple[Int64, Float32, float]:
-    """Exact answers, best first, without the row that a query is (``own``; -1 for none).
-
-    The last number is the mean of rows that a query reads for them.
-    """
-    rows = np.empty((len(queries), length + 1), np.int64)
-    scores = np.empty(rows.shape, np.float32)
-    n_read = np.empty(len(queries), np.int64)
-
-    def search(first: int) -> None:
-        part = slice(first, first + _QUERIES_AT_ONCE)
-        heap = NeighborHeap(queries[part], length + 1)
-        heap.offer(vectors, codes=codes)
-        rows[part], scores[part], n_read[part] = heap.result()
-
-    in_threads(search, range(0, len(queries), _QUERIES_AT_ONCE), n_threads)
-    is_kept = rows != own[:, np.newaxis]
-    is_kept[is_kept.all(axis=1), -1] = False
-    shape = (len(queries), length)
-    near: Int64 = rows[is_kept].reshape(shape)
-    return near, scores[is_kept].reshape(shape), float(n_read.mean())
 
 
 class _Offsets:
@@ -216,7 +163,7 @@ def _cheapest(
             found = (is_visited & (needs[:, 1] <= depth)).mean(axis=1)
             kinds = [found[is_own], found[~is_own]]
             mean = min(float(kind.mean()) for kind in kinds)
-            lower = min(float(kind.mean() - _MARGIN * _standard_error(kind)) for kind in kinds)
+            lower = min(float(kind.mean() - MARGIN * standard_error(kind)) for kind in kinds)
             settings.append((cost, breadth, depth, mean, lower))
     settings.sort()
     ladder = np.zeros((len(RECALLS), 4), np.float32)
@@ -226,7 +173,3 @@ def _cheapest(
         if reached:
             ladder[step] = reached[0][1:]
     return ladder
-
-
-def _standard_error(values: Float64) -> float:
-    return float(values.std() / max(1, values.size) ** 0.5)

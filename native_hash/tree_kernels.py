@@ -1,0 +1,455 @@
+"""Certified exact search in a tree of balls (``tree.py``): what cannot win is not looked at.
+
+``tree_reference.py`` has the bounds in plain numpy; the answer is that of ``reference.scan``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from native_hash.block_hits import ball_hits, head_hits, lowest_bit, prefetch_row, row_dot
+from native_hash.code_kernels import (
+    LOWEST,
+    SURVIVORS,
+    cutoff_of,
+    encode_query,
+    push_lower,
+    settle,
+    spread_of,
+)
+from native_hash.code_layout import AXES_ERROR, BLOCK_ROWS, HEAD_LIMIT, TOP_BLOCKS
+from native_hash.jit import ORDERED, SCAN_FASTMATH, kernel
+from native_hash.kernels import canonical_dot
+
+MAX_LEVELS = 9
+FIRST_BALLS = 6  # leaves read before all others, with one more for each 8 answers
+MOST_FIRST_BALLS = 32
+BEAM = 8  # balls of each higher level among whose parts those are looked for, at least
+WAITING = 32  # rows whose codes are on their way from memory before the first is used
+SHARE_CUT = 16  # no part is smaller than a sixteenth of what is cut
+SAMPLE_ROWS, ROUNDS = 1024, 6  # of k-means, per cut
+PENDING = 64  # the smaller part is cut first, so at most log2(n) are pending
+STACKED = BLOCK_ROWS * MAX_LEVELS
+ROUNDING = np.float32(1e-5)  # of float32 operations on numbers up to 2, with room to spare
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int8 = npt.NDArray[np.int8]
+Int16 = npt.NDArray[np.int16]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
+
+
+@kernel(SCAN_FASTMATH)
+def order_rows(heads: Float32, order: Int32, keys: Float32) -> None:
+    """Put rows in an order in which near ones stand together: cut in two, again and again.
+
+    Each part is cut between the two centers that some rounds of k-means on a sample of it find,
+    at a multiple of 16 rows. Any order gives right answers; this one gives small balls.
+
+    Parameters
+    ----------
+    heads : ndarray
+        float32 ``(n, h)``.
+    order : ndarray
+        State and output, int32 ``(n,)``: at first each row once.
+    keys : ndarray
+        Work space, float32 ``(n,)``.
+    """
+    n, h = heads.shape
+    ends = np.empty((PENDING, 2), np.int64)
+    centers, sums = np.empty((2, h), np.float32), np.empty((2, h), np.float32)
+    n_pending = 1
+    ends[0, 0], ends[0, 1] = 0, n
+    while n_pending > 0:
+        n_pending -= 1
+        start, end = ends[n_pending, 0], ends[n_pending, 1]
+        n_blocks = (end - start + BLOCK_ROWS - 1) // BLOCK_ROWS
+        if n_blocks < 2:
+            continue
+        two_centers(heads, order, start, end, centers, sums)
+        middle = np.float32(0.0)
+        for j in range(h):
+            middle += centers[1, j] * centers[1, j] - centers[0, j] * centers[0, j]
+        n_left = 0
+        for i in range(start, end):
+            row = order[i]
+            key = np.float32(0.0)
+            for j in range(h):
+                key += heads[row, j] * (centers[1, j] - centers[0, j])
+            keys[i] = key
+            if key < middle * np.float32(0.5):
+                n_left += 1
+        fewest = max(n_blocks // SHARE_CUT, 1)
+        n_left_blocks = (n_left + BLOCK_ROWS // 2) // BLOCK_ROWS
+        n_left_blocks = min(max(n_left_blocks, fewest), n_blocks - fewest)
+        cut = start + n_left_blocks * BLOCK_ROWS
+        part_rows(order, keys, start, end - 1, cut)
+        # The smaller part is cut first: so few parts are pending at a time.
+        first, second = (start, cut), (cut, end)
+        if cut - start < end - cut:
+            first, second = second, first
+        ends[n_pending, 0], ends[n_pending, 1] = first
+        ends[n_pending + 1, 0], ends[n_pending + 1, 1] = second
+        n_pending += 2
+
+
+@kernel(SCAN_FASTMATH)
+def square_distance(heads: Float32, row: Any, centers: Float32, c: Any) -> Any:
+    """Of a row to one of the centers."""
+    total = np.float32(0.0)
+    for j in range(heads.shape[1]):
+        rest = heads[row, j] - centers[c, j]
+        total += rest * rest
+    return total
+
+
+@kernel(SCAN_FASTMATH)
+def two_centers(
+    heads: Float32, order: Int32, start: Any, end: Any, centers: Float32, sums: Float32
+) -> None:
+    """Two centers of some rows: first two far apart, then a few rounds of k-means on a sample."""
+    h = heads.shape[1]
+    step = max(1, (end - start) // SAMPLE_ROWS)
+    n_sampled = np.float32((end - start + step - 1) // step)
+    centers[0] = np.float32(0.0)
+    for i in range(start, end, step):
+        for j in range(h):
+            centers[0, j] += heads[order[i], j] / n_sampled
+    for c in range(2):  # the row farthest from the mean, and the one farthest from that
+        farthest, distance = order[start], np.float32(-1.0)
+        for i in range(start, end, step):
+            here = square_distance(heads, order[i], centers, 0)
+            if here > distance:
+                farthest, distance = order[i], here
+        for j in range(h):
+            centers[c, j] = heads[farthest, j]
+    for _ in range(ROUNDS):
+        sums[:] = np.float32(0.0)
+        n_first = n_second = 0
+        for i in range(start, end, step):
+            row = order[i]
+            c = 0
+            if square_distance(heads, row, centers, 1) < square_distance(heads, row, centers, 0):
+                c = 1
+            n_second += c
+            n_first += 1 - c
+            for j in range(h):
+                sums[c, j] += heads[row, j]
+        if n_first == 0 or n_second == 0:
+            break
+        for j in range(h):
+            centers[0, j] = sums[0, j] / np.float32(n_first)
+            centers[1, j] = sums[1, j] / np.float32(n_second)
+
+
+@kernel(SCAN_FASTMATH)
+def part_rows(order: Int32, keys: Float32, first: Any, last: Any, cut: Any) -> None:
+    """Move the smallest keys, and their rows, before ``cut`` (quickselect)."""
+    while first < last:
+        low, middle, high = keys[first], keys[(first + last) // 2], keys[last]
+        pivot = max(min(low, middle), min(max(low, middle), high))
+        i, j = first, last
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                order[i], order[j] = order[j], order[i]
+                i += 1
+                j -= 1
+        if cut <= j:
+            last = j
+        elif cut >= i:
+            first = i
+        else:
+            return
+
+
+@kernel(ORDERED)
+def encode_head(query: Float32, axes: Float32, depth: Any, head: Float64, codes: Int16) -> Any:
+    """Head of a query ``(1, d)`` as unit vector in int16; returns the norm of the head.
+
+    Twin of ``tree_reference.encode_head``.
+    """
+    k = axes.shape[0]
+    total = square = np.float64(0.0)
+    for j in range(query.shape[1]):
+        total += np.float64(query[0, j]) * np.float64(query[0, j])
+    for i in range(k):
+        head[i] = canonical_dot(axes, i, query, 0)
+        square += head[i] * head[i]
+    head[k] = depth * np.sqrt(max(total - square, 0.0) + AXES_ERROR * total)
+    norm = np.sqrt(square + head[k] * head[k])
+    codes[:] = 0
+    for i in range(k + 1):
+        codes[i] = np.int16(np.rint(head[i] / norm * HEAD_LIMIT))
+    return norm
+
+
+@kernel(ORDERED)
+def list_best(key: Any, ball: Any, keys: Float32, balls: Int64, n_listed: Any) -> Any:
+    """Insert a ball into a short list, best first; returns the new length."""
+    if n_listed == keys.shape[0]:
+        if key <= keys[n_listed - 1]:
+            return n_listed
+        n_listed -= 1
+    i = n_listed
+    while i > 0 and key > keys[i - 1]:
+        keys[i], balls[i] = keys[i - 1], balls[i - 1]
+        i -= 1
+    keys[i], balls[i] = key, ball
+    return n_listed + 1
+
+
+@kernel(ORDERED)
+def every_of(n_left: Any) -> Any:
+    """Mask of the entries of a block of which so many are left."""
+    return np.int32(0xFFFF) if n_left >= BLOCK_ROWS else np.int32((1 << n_left) - 1)
+
+
+@kernel(ORDERED)
+def nearest_leaves(
+    balls: Int16, radii: Float32, shifts: Float32, sizes: Int64, firsts: Int64, n_levels: Any,
+    codes: Int16, scale: Any, values: Float32, keys: Float32, listed: Int64, others: Int64,
+    n_wanted: Any,
+) -> Any:  # fmt: skip
+    """List leaves whose centers are near the query, by following the nearest balls down.
+
+    Writes ``listed``, nearest first; returns their number, at most ``n_wanted``.
+    """
+    n_listed = 0
+    for level in range(n_levels - 1, 0, -1):
+        is_top = level == n_levels - 1
+        n_blocks = (sizes[level] + BLOCK_ROWS - 1) // BLOCK_ROWS if is_top else n_listed
+        for i in range(n_listed):
+            others[i] = listed[i]
+        n_listed = 0
+        for i in range(n_blocks):
+            block = i if is_top else others[i]
+            left = sizes[level] - block * BLOCK_ROWS
+            least = keys[n_listed - 1] if n_listed == keys.shape[0] else LOWEST
+            mask = every_of(left) & ball_hits(
+                balls, firsts[level] + block, codes, radii, shifts, scale, np.float32(0.0),
+                least, values,
+            )  # fmt: skip
+            while mask != 0:
+                lane = lowest_bit(np.int32(mask))
+                mask &= mask - 1
+                n_listed = list_best(
+                    values[lane], block * BLOCK_ROWS + lane, keys, listed, n_listed
+                )
+    return min(n_listed, n_wanted)
+
+
+@kernel(ORDERED)
+def compare_waiting(
+    matrix: Float32, query: Float32, first_row: Any, slack: Any, max_norm: Any, excluded: UInt8,
+    codes: Int8, scales: Float32, errors: Float32, rows: Int32, query_codes: Int16,
+    scale: Any, rest: Any, norm: Any, waiting: Int64, n_waiting: Any,
+    lowers: Float32, survivors: Int32, survivor_bounds: Float32, counts: Int64,
+    best_scores: Float32, best_rows: Int64, n_filled: Int64,
+) -> Any:  # fmt: skip
+    """Bound the scores of waiting places by their codes, keep what may win; returns the cutoff.
+
+    ``counts``: lower bounds kept, survivors collected.
+    """
+    n_lower, n_survivors = counts[0], counts[1]
+    cutoff = cutoff_of(lowers, n_lower, best_scores, n_filled[0], 0, slack)
+    spread = spread_of(norm, cutoff, max_norm)
+    has_excluded = excluded.shape[0] > 0
+    for i in range(n_waiting):
+        place = waiting[i]
+        doubt = errors[place]
+        dot = np.float32(row_dot(codes, place, query_codes))
+        estimate = dot * (scales[place] * scale)
+        upper = estimate + doubt * spread + rest
+        if upper < cutoff:
+            continue
+        row = rows[place]
+        if has_excluded and excluded[row] != 0:
+            continue
+        # The score is at least this; the second bound uses the first.
+        lower = estimate - doubt * norm - rest
+        lower = estimate - doubt * spread_of(norm, lower, max_norm) - rest
+        if n_survivors == survivors.shape[1]:
+            settle(
+                matrix, query, 0, first_row, slack, survivors, survivor_bounds, n_survivors,
+                lowers, n_lower, best_scores, best_rows, n_filled,
+            )  # fmt: skip
+            n_survivors = 0
+        survivors[0, n_survivors] = row
+        survivor_bounds[0, n_survivors, 0] = upper
+        survivor_bounds[0, n_survivors, 1] = lower
+        n_survivors += 1
+        n_lower = push_lower(lower, lowers, 0, n_lower)
+        cutoff = cutoff_of(lowers, n_lower, best_scores, n_filled[0], 0, slack)
+        spread = spread_of(norm, cutoff, max_norm)
+    counts[0], counts[1] = n_lower, n_survivors
+    return cutoff
+
+
+@kernel(ORDERED)
+def search_one(
+    matrix: Float32, query: Float32, first_row: Any, relative_slack: Any, least_slack: Any,
+    max_norm: Any, excluded: UInt8, limit: Any, depth: Any,
+    codes: Int8, scales: Float32, errors: Float32, rows: Int32,
+    axes: Float32, heads: Int16, balls: Int16, radii: Float32, shifts: Float32,
+    unit: Any, sizes: Int64, firsts: Int64, n_levels: Any,
+    query_codes: Int16, head: Float64, head_codes: Int16, values: Float32,
+    n_first: Any, keys: Float32, leaves: Int64, others: Int64, stack: Int64, waiting: Int64,
+    lowers: Float32, survivors: Int32, survivor_bounds: Float32, counts: Int64,
+    best_scores: Float32, best_rows: Int64, n_filled: Int64,
+) -> Any:  # fmt: skip
+    """Offer every row to the N best of one query ``(1, d)``; returns the rows looked at."""
+    scale, rest, norm = encode_query(query, 0, limit, query_codes)
+    slack = np.float32(np.float64(norm) * relative_slack + least_slack)
+    rest = rest * np.float32(3.0) * max_norm + slack
+    head_norm = encode_head(query, axes, depth, head, head_codes)
+    to_unit = np.float32(1.0 / (head_norm * np.float64(unit)))
+    step = np.float32(1.0 / (np.float64(HEAD_LIMIT) * np.float64(HEAD_LIMIT)))
+    margin = np.float32(1.01 * np.sqrt(2.0 * heads.shape[1]) / HEAD_LIMIT) + ROUNDING
+    counts[:] = 0
+    n_leaves = nearest_leaves(
+        balls, radii, shifts, sizes, firsts, n_levels, head_codes, step, values,
+        keys, leaves, others, n_first,
+    )  # fmt: skip
+    n_stacked = n_waiting = n_read = n_top = 0
+    for i in range(n_leaves):
+        end = min(leaves[i] * BLOCK_ROWS + BLOCK_ROWS, sizes[0])
+        for place in range(leaves[i] * BLOCK_ROWS, end):
+            prefetch_row(codes, place)
+    for i in range(n_leaves):
+        end = min(leaves[i] * BLOCK_ROWS + BLOCK_ROWS, sizes[0])
+        n_read += end - leaves[i] * BLOCK_ROWS
+        for place in range(leaves[i] * BLOCK_ROWS, end):
+            waiting[n_waiting] = place
+            n_waiting += 1
+        cutoff = compare_waiting(
+            matrix, query, first_row, slack, max_norm, excluded, codes, scales, errors, rows,
+            query_codes, scale, rest, norm, waiting, n_waiting, lowers, survivors,
+            survivor_bounds, counts, best_scores, best_rows, n_filled,
+        )  # fmt: skip
+        n_waiting = 0
+    n_top_blocks = (sizes[n_levels - 1] + BLOCK_ROWS - 1) // BLOCK_ROWS
+    cutoff = cutoff_of(lowers, counts[0], best_scores, n_filled[0], 0, slack)
+    while True:
+        # Nothing reaches beyond -1 or 1 here, whatever the cutoff says.
+        least = max(min(cutoff * to_unit, np.float32(1.1)), np.float32(-1.1)) - margin
+        reach = np.sqrt(max(np.float32(2.0) - np.float32(2.0) * least, np.float32(0.0)) + ROUNDING)
+        if n_stacked > 0:
+            n_stacked -= 2
+            level, block = stack[n_stacked] - 1, stack[n_stacked + 1]
+        elif n_top < n_top_blocks:
+            level, block = n_levels - 1, n_top
+            n_top += 1
+        else:
+            break
+        left = sizes[level] - block * BLOCK_ROWS
+        every = every_of(left)
+        if level > 0:
+            mask = every & ball_hits(
+                balls, firsts[level] + block, head_codes, radii, shifts, step, reach, least, values
+            )
+            while mask != 0:
+                lane = lowest_bit(np.int32(mask))
+                mask &= mask - 1
+                ball = block * BLOCK_ROWS + lane
+                if level == 1:
+                    is_done = False
+                    for i in range(n_leaves):
+                        is_done |= leaves[i] == ball
+                    if is_done:
+                        continue
+                    prefetch_row(heads, ball)
+                stack[n_stacked], stack[n_stacked + 1] = level, ball
+                n_stacked += 2
+        else:
+            n_read += min(left, BLOCK_ROWS)
+            mask = every & head_hits(heads, block, head_codes, step, least)
+            while mask != 0:
+                lane = lowest_bit(np.int32(mask))
+                mask &= mask - 1
+                place = block * BLOCK_ROWS + lane
+                prefetch_row(codes, place)
+                prefetch_row(scales, place)
+                prefetch_row(errors, place)
+                waiting[n_waiting] = place
+                n_waiting += 1
+        if n_waiting >= WAITING:
+            cutoff = compare_waiting(
+                matrix, query, first_row, slack, max_norm, excluded, codes, scales, errors, rows,
+                query_codes, scale, rest, norm, waiting, n_waiting, lowers, survivors,
+                survivor_bounds, counts, best_scores, best_rows, n_filled,
+            )  # fmt: skip
+            n_waiting = 0
+    compare_waiting(
+        matrix, query, first_row, slack, max_norm, excluded, codes, scales, errors, rows,
+        query_codes, scale, rest, norm, waiting, n_waiting, lowers, survivors,
+        survivor_bounds, counts, best_scores, best_rows, n_filled,
+    )  # fmt: skip
+    settle(
+        matrix, query, 0, first_row, slack, survivors, survivor_bounds, counts[1],
+        lowers, counts[0], best_scores, best_rows, n_filled,
+    )  # fmt: skip
+    return n_read
+
+
+@kernel(ORDERED)
+def search_tree(
+    matrix: Float32, queries: Float32, first_row: int,
+    relative_slack: float, least_slack: float, depth: float, excluded: UInt8,
+    codes: Int8, scales: Float32, errors: Float32, rows: Int32,
+    axes: Float32, heads: Int16, balls: Int16, radii: Float32, shifts: Float32,
+    unit: float, limit: int, norm_limit: float,
+    best_scores: Float32, best_rows: Int64, n_filled: Int64, n_read: Int64,
+) -> None:  # fmt: skip
+    """As ``code_kernels.search_codes``, in a tree.
+
+    Parameters
+    ----------
+    depth : float
+        1 for the exact answer; less looks at fewer rows and may miss some
+        (``tree_tuning.py``). Which rows that are is the same on every CPU.
+    codes, scales, errors, rows, axes, heads, balls, radii, shifts, unit
+        As ``codes.Codes`` and ``tree.Tree`` hold them.
+    """
+    m, n_answers = best_scores.shape
+    sizes, firsts = np.zeros(MAX_LEVELS, np.int64), np.zeros(MAX_LEVELS, np.int64)
+    sizes[0] = matrix.shape[0]
+    sizes[1] = (sizes[0] + BLOCK_ROWS - 1) // BLOCK_ROWS
+    n_levels = 2
+    while sizes[n_levels - 1] > TOP_BLOCKS * BLOCK_ROWS:
+        n_blocks = (sizes[n_levels - 1] + BLOCK_ROWS - 1) // BLOCK_ROWS
+        sizes[n_levels] = n_blocks
+        firsts[n_levels] = firsts[n_levels - 1] + n_blocks
+        n_levels += 1
+    query_codes = np.empty(codes.shape[1], np.int16)
+    head, head_codes = np.empty(axes.shape[0] + 1), np.empty(2 * heads.shape[1], np.int16)
+    values = np.empty(BLOCK_ROWS, np.float32)
+    n_first = min(FIRST_BALLS + n_answers // 8, MOST_FIRST_BALLS)
+    n_kept = max(n_first, BEAM)
+    keys, leaves = np.empty(n_kept, np.float32), np.empty(n_kept, np.int64)
+    others, stack = np.empty(n_kept, np.int64), np.empty(2 * STACKED, np.int64)
+    waiting = np.empty(WAITING + BLOCK_ROWS, np.int64)
+    lowers = np.empty((1, n_answers), np.float32)
+    capacity = SURVIVORS + 4 * n_answers
+    survivors = np.empty((1, capacity), np.int32)
+    survivor_bounds = np.empty((1, capacity, 2), np.float32)
+    counts = np.empty(2, np.int64)
+    max_norm = np.float32(norm_limit)
+    for q in range(m):
+        n_read[q] += search_one(
+            matrix, queries[q : q + 1], first_row, relative_slack, least_slack, max_norm, excluded,
+            limit, depth, codes, scales, errors, rows, axes, heads, balls, radii, shifts,
+            unit, sizes, firsts, n_levels, query_codes, head, head_codes, values,
+            n_first, keys, leaves, others, stack, waiting,
+            lowers, survivors, survivor_bounds, counts,
+            best_scores[q : q + 1], best_rows[q : q + 1], n_filled[q : q + 1],
+        )  # fmt: skip
