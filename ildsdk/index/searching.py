@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["exact", "fast", "paper"]
 MAX_TOP_N = 100_000
+_MODES: tuple[str, ...] = get_args(Mode)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,8 @@ def search(
 ) -> SearchResult:
     """Find the ``top_n`` most similar rows; see ``Index.search``."""
     queries = checked_queries(queries, snapshot.manifest.embedding_size)
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
+    if mode not in _MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(_MODES)}")
     if not isinstance(top_n, int | np.integer) or not 1 <= top_n <= MAX_TOP_N:
         raise ValueError(f"top_n is {top_n!r}, expected a whole number from 1 to {MAX_TOP_N}")
     if not 0 < recall <= 1:
@@ -87,8 +88,10 @@ def search(
             measured = min(measured, found)
     rows, scores, n_candidates = heap.result()
     # Two float32 unit vectors may reach 1 + 1e-7; the order above was made before clipping.
-    is_answer = rows >= 0
-    scores[is_answer] = np.clip(scores[is_answer], -1, 1)
+    np.minimum(scores, 1, out=scores)
+    if not scores[:, -1].min(initial=0) >= -1:  # the last are the least; -inf stands for none
+        is_answer = rows >= 0
+        scores[is_answer] = np.maximum(scores[is_answer], -1)
     return SearchResult(
         rows=rows,
         scores=scores,
@@ -108,15 +111,12 @@ def _offer_codes(
 ) -> float:
     """Compare with a segment: exactly, or so that the asked recall is reached; returns recall."""
     codes = segment.search_codes(engine) if engine == "numba" else None
-    if codes is not None and codes.sketch is not None and recall is not None:
-        n_excluded = 0 if excluded is None else int(np.count_nonzero(excluded))
-        setting = codes.sketch.setting(top_n, recall, n_excluded=n_excluded)
-        if setting is not None:
-            heap.offer_sketch(codes.sketch, setting, first_row=first_row, excluded=excluded)
-            return setting.measured_recall
-    exact = None if codes is None else codes.exact
-    heap.offer(segment.rows, codes=exact, first_row=first_row, excluded=excluded)
-    return 1.0
+    if codes is None:
+        heap.offer(segment.rows, first_row=first_row, excluded=excluded)
+        return 1.0
+    return codes.offer(
+        heap, segment.rows, n=top_n, recall=recall, first_row=first_row, excluded=excluded
+    )
 
 
 def _offer_buckets(
@@ -151,7 +151,9 @@ def checked_queries(
     queries: npt.NDArray[np.float32], embedding_size: int
 ) -> npt.NDArray[np.float32]:
     """Queries as float32 ``(m, d)``, refused where they are not unit vectors of this index."""
-    queries = np.atleast_2d(np.asarray(queries))
+    queries = np.asarray(queries)
+    if queries.ndim == 1:
+        queries = queries[np.newaxis]
     if queries.dtype != np.float32 or queries.ndim != 2 or queries.shape[1] != embedding_size:
         raise ValueError(
             f"queries are {queries.dtype} {queries.shape}, expected float32 (m, {embedding_size})"
@@ -168,6 +170,10 @@ def check_unit_norm(vectors: npt.NDArray[np.float32], what: str) -> None:
     ValueError
         Naming how many are at fault.
     """
+    if len(vectors) == 1:  # of one query the first lines below cost as much as its search
+        square = float(np.dot(vectors[0], vectors[0]))
+        if abs(square - 1) <= NORM_TOLERANCE:
+            return
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     n_bad = int(np.count_nonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)))
     if n_bad:
