@@ -280,6 +280,65 @@ assert ("numba" in sys.modules) == (sys.argv[1] == "numba")
     assert answers[0].count("\n") == 5
 
 
+def test_an_index_is_written_and_searched_where_numba_cannot_be_imported(tmp_path: Path) -> None:
+    """Written without codes; numba reads the same answers out of the same folder later."""
+    code = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("numba", "llvmlite"):
+            raise ImportError(f"{name} is blocked")
+engine, folder = sys.argv[1:]
+if engine == "numpy":
+    sys.meta_path.insert(0, Blocked())
+import numpy as np
+from ildsdk.index import Index, ItemRecord
+from native_hash import unit_rows
+generator = np.random.default_rng(0)
+vectors = unit_rows(generator.standard_normal((700, 12)))
+if engine == "numpy":
+    records = [
+        ItemRecord(
+            item_id=str(i), case_id=str(i // 10), label="x", study_instance_uid="1",
+            series_instance_uid="1", sop_instance_uid=str(i),
+        )
+        for i in range(len(vectors))
+    ]
+    index = Index.create(
+        folder, name="n", bundle_hash="b", embedding_size=12, is_synthetic=True, engine=engine
+    )
+    for part in (slice(0, 400), slice(400, 700)):
+        index.add(vectors[part], records[part], [b""] * len(records[part]))
+    index.remove(case_ids=["3"])
+    index.compact()
+else:
+    import native_hash
+    native_hash.warmup()
+    index = Index.open(folder)
+queries = unit_rows(vectors[:9] + 0.1 * generator.standard_normal((9, 12)))
+left = np.flatnonzero(np.arange(700) // 10 != 3)
+wide = queries.astype(np.float64) @ vectors[left].T.astype(np.float64)
+for mode in ("exact", "fast", "paper"):
+    found = index.search(queries, 5, mode=mode)
+    print(found.rows.tolist(), found.scores.tobytes().hex())
+    if mode != "paper":
+        expected = np.sort(wide, axis=1)[:, :-6:-1]
+        assert np.abs(found.scores - expected).max() < 1e-6, mode
+assert ("numba" in sys.modules) == (engine == "numba")
+"""
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", code, engine, str(tmp_path / "index")],
+            capture_output=True, text=True, check=False, timeout=300,
+        )
+        for engine in ("numpy", "numba")
+    ]  # fmt: skip
+    for done in answers:
+        assert done.returncode == 0, done.stderr
+    assert answers[0].stdout == answers[1].stdout
+    assert answers[0].stdout.count("\n") == 3
+
+
 def test_numba_is_started_after_a_little_work_only() -> None:
     code = """
 import sys
