@@ -20,9 +20,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from benchmarks.search_run import Effort
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "search-benchmarks.md"
@@ -49,6 +52,12 @@ PORTABLE_CPUS = ("x86-64-v3", "x86-64-v2", "generic")  # AVX2, SSE4.2, SSE2
 @click.option("--seconds", default=45.0, help="Rough time of each of the four timings of a set.")
 @click.option("--build-threads", default=1, help="Threads for every contender's build.")
 @click.option("--build-limit", default=900.0, help="Seconds after which a build is given up.")
+@click.option(
+    "--light-from",
+    default=10**9,
+    help="Vectors from which on a set gets no curve, few rounds, and no batches that take seconds.",
+)
+@click.option("--queries", default=600, help="Queries to tune on, and as many others to score.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
 @click.option(
     "--portable",
@@ -66,12 +75,16 @@ def main(
     seconds: float,
     build_threads: int,
     build_limit: float,
+    light_from: int,
+    queries: int,
     fresh: bool,
     portable: str | None,
     kept: Path,
     no_document: bool,
 ) -> None:
     """Measure the searches of ildsdk and of other libraries, and write the report."""
+    from benchmarks.search_run import LIGHT, Effort
+
     if quick:
         sizes, dimensions, seconds = sizes or (28_942,), dimensions or (128,), min(seconds, 8.0)
     sets = _sets(kinds or ("uniform", "clustered", "phantom"), sizes or SIZES, dimensions)
@@ -80,7 +93,13 @@ def main(
         if path.exists() and not fresh:
             click.echo(f"{path.name} is there")
             continue
-        _measure_to(path, kind, n, dimension, only, seconds, build_threads, build_limit)
+        effort = Effort(
+            seconds=seconds,
+            build_threads=build_threads,
+            build_limit_s=build_limit,
+            **(LIGHT if n >= light_from else {}),
+        )
+        _measure_to(path, kind, n, dimension, only, queries, effort)
     if portable is not None:
         _run_portable(portable, sets, kept / portable, seconds, fresh)
     if not no_document:
@@ -106,21 +125,20 @@ def _measure_to(
     n: int,
     dimension: int,
     only: Sequence[str],
-    seconds: float,
-    build_threads: int,
-    build_limit: float,
+    n_queries: int,
+    effort: Effort,
 ) -> None:
     from benchmarks.search_data import make_data
     from benchmarks.search_ours import OURS
     from benchmarks.search_peers import PEERS
-    from benchmarks.search_run import Effort, measure
+    from benchmarks.search_run import measure
 
     contenders = [
         kind_ for kind_ in (*PEERS, *OURS) if not only or any(part in kind_.name for part in only)
     ]
     click.echo(f"== {kind} {n} x {dimension}: {len(contenders)} contenders")
-    effort = Effort(seconds=seconds, build_threads=build_threads, build_limit_s=build_limit)
-    cell = measure(make_data(kind, n, dimension), contenders, effort, tell=click.echo)
+    data = make_data(kind, n, dimension, n_queries=n_queries)
+    cell = measure(data, contenders, effort, tell=click.echo)
     cell["environment"] = environment()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")

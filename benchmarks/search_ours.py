@@ -155,11 +155,11 @@ class PaperPreset(PaperTables):
         return answers
 
 
-class FastSketch(_Ours):
-    """Sign sketch with exact re-ranking; the setting is the recall that is asked for.
+class FastSearch(_Ours):
+    """Tree of lesser depth, or sign sketch; the setting is the recall that is asked for.
 
-    Where the sketch reaches no such recall for less than the exact search, that one answers,
-    as in ``Index.search``.
+    Where neither reaches it for less than the exact search, that one answers, as in
+    ``Index.search``.
     """
 
     name = "ildsdk fast"
@@ -177,12 +177,7 @@ class FastSketch(_Ours):
 
     def _search(self, queries: Float32, top_n: int) -> tuple[Int64, Int64]:
         heap = native_hash.NeighborHeap(queries, top_n)
-        sketch = self._codes.sketch
-        found = None if sketch is None else sketch.setting(top_n, self._recall)
-        if sketch is None or found is None:
-            heap.offer(self._rows, codes=self._codes.exact)
-        else:
-            heap.offer_sketch(sketch, found)
+        self._codes.offer(heap, self._rows, n=top_n, recall=self._recall)
         rows, _, n_read = heap.result()
         return rows, n_read
 
@@ -238,7 +233,7 @@ def _items(n: int) -> Iterator[ItemRecord]:
 
 OURS: tuple[type[Contender], ...] = (
     CertifiedExact,
-    FastSketch,
+    FastSearch,
     FloatScan,
     PaperPreset,
     PaperTables,

@@ -58,6 +58,13 @@ class Effort:
         Rough time for each of the four timings (all contenders together).
     build_threads : int
         Threads every contender may build with.
+    least_rounds, most_rounds : int
+        Turns of each point in each timing.
+    with_curve : bool
+        Also measure settings around the tuned ones, for the figure.
+    batch_limit_s : float
+        A point whose single queries say that a batch takes longer is not timed on batches, nor
+        with two clients.
     """
 
     build_limit_s: float = 900.0
@@ -65,6 +72,12 @@ class Effort:
     build_threads: int = 1
     least_rounds: int = 3
     most_rounds: int = 60
+    with_curve: bool = True
+    batch_limit_s: float = float("inf")
+
+
+LIGHT = {"least_rounds": 1, "with_curve": False, "batch_limit_s": 1.5}
+"""For large sets where the whole measurement takes hours."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -126,7 +139,9 @@ def measure(
         if "seconds" not in built:
             continue
         with pinned(2):
-            points += tuned_points(contender, data.vectors, data.tuning, exact["tuning"][1])
+            points += tuned_points(
+                contender, data.vectors, data.tuning, exact["tuning"][1], effort.with_curve
+            )
     with pinned(1):
         for point in points:
             check(point, data, *exact["scored"])
@@ -142,6 +157,7 @@ def measure(
         "n_scored": len(data.scored),
         "n_cases": len(np.unique(data.cases)),
         "build_threads": effort.build_threads,
+        "is_light": not effort.with_curve,
         "difficulty": dataclasses.asdict(difficulty(data, exact["scored"][1])),
         "builds": builds,
         "points": [
@@ -176,9 +192,13 @@ def _build(contender: Contender, vectors: Float32, effort: Effort) -> dict[str, 
 
 
 def tuned_points(
-    contender: Contender, vectors: Float32, tuning: Float32, exact_scores: Float32
+    contender: Contender,
+    vectors: Float32,
+    tuning: Float32,
+    exact_scores: Float32,
+    with_curve: bool = True,
 ) -> list[Point]:
-    """Settings to measure: the cheapest one of each target recall, and some around it.
+    """Settings to measure: the cheapest one of each target recall, and some around it if wanted.
 
     A ladder is searched by bisection: recall is taken to rise from step to step.
     """
@@ -204,7 +224,9 @@ def tuned_points(
     ladder, step = chosen.get(TARGETS[0], (contender.ladders[0], len(contender.ladders[0]) - 1))
     stride = CURVE_STRIDE if len(ladder) > 20 else 1
     steps = [step + i * stride for i in range(-4, 3)]
-    points = [Point(contender, ladder[i], ["curve"]) for i in steps if 0 <= i < len(ladder)]
+    points = [
+        Point(contender, ladder[i], ["curve"]) for i in steps if with_curve and 0 <= i < len(ladder)
+    ]
     wanted = [
         (its_ladder[its_step], str(target)) for target, (its_ladder, its_step) in chosen.items()
     ]
@@ -280,7 +302,6 @@ def _time_everything(
     tell: Callable[[str], None],
 ) -> None:
     """Single queries by one thread (all points); the rest for the points that are no curve."""
-    ends = [point for point in points if point.roles != ["curve"]]
     repeats = -(-max(BATCH, CHUNK * effort.most_rounds) // len(queries))
     stream = np.ascontiguousarray(np.tile(queries, (repeats, 1)))
     batch = stream[:BATCH]
@@ -304,12 +325,13 @@ def _time_everything(
 
     # OpenMP counts threads per calling thread.
     with ThreadPoolExecutor(2, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-        for name, task, who, n_threads, blas in (
-            ("single_us", single, points, 1, 1),
-            ("clients_us", clients, ends, 1, 1),
-            ("batch_us", whole, ends, 1, 1),
-            ("batch_two_threads_us", whole, ends, 2, 2),
+        for name, task, only_ends, n_threads, blas in (
+            ("single_us", single, False, 1, 1),
+            ("clients_us", clients, True, 1, 1),
+            ("batch_us", whole, True, 1, 1),
+            ("batch_two_threads_us", whole, True, 2, 2),
         ):
+            who = [point for point in points if not only_ends or _has_more(point, effort)]
             with pinned(blas):
                 times = _in_turns(task, who, n_threads, effort)
             for point, found in zip(who, times, strict=True):
@@ -317,7 +339,15 @@ def _time_everything(
                 if name == "single_us":
                     point.measured["single_p99_us"] = float(np.percentile(found, 99))
                     point.measured["n_timed"] = len(found)
-            tell(f"  {name}: {len(times[0])} samples each")
+            tell(f"  {name}: {len(times[0]) if times else 0} samples each")
+
+
+def _has_more(point: Point, effort: Effort) -> bool:
+    """Whether a point is timed beyond single queries."""
+    return (
+        point.roles != ["curve"]
+        and point.measured["single_us"] * BATCH <= effort.batch_limit_s * 1e6
+    )
 
 
 def _in_turns(

@@ -17,6 +17,10 @@ LOSSY_CODES = (
     "faiss IndexRaBitQ + refine",
     "faiss IndexRaBitQFastScan + refine",
 )
+_LIGHT_NOTE = (
+    " A shorter measurement: few rounds, no curve; two clients and batches only where a batch "
+    "takes less than 1.5 s."
+)
 OUR_EXACT, OUR_FAST = "ildsdk exact", "ildsdk fast"
 PAPER = "ildsdk paper preset (k = 3, one probe)"
 KIND_NAMES = {
@@ -53,7 +57,8 @@ def cell_table(cell: Cell) -> str:
         f"{cell['n_tuning']} queries to tune on, {cell['n_scored']} others scored. Mean cosines: "
         + ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in hard.items())
         + f". Built with {cell['build_threads']} thread"
-        + ("." if cell["build_threads"] == 1 else "s."),
+        + ("." if cell["build_threads"] == 1 else "s.")
+        + (_LIGHT_NOTE if cell.get("is_light") else ""),
         "",
         "| contender | setting | recall@10 | median us | p99 us | x Flat | x best HNSW/IVF "
         "| 2 clients, us/query | batch 300, ms: 1 thread | 2 threads | rows read "
@@ -94,9 +99,9 @@ def _row(cell: Cell, found: PointDict, role: str) -> str:
         _short(found["single_p99_us"]),
         _ratio(flat, found),
         _ratio(rival, found),
-        _short(found["clients_us"]),
-        _short(found["batch_us"] / 1e3),
-        _short(found["batch_two_threads_us"] / 1e3),
+        _short(found.get("clients_us")),
+        _short(found.get("batch_us"), 1e3),
+        _short(found.get("batch_two_threads_us"), 1e3),
         "-" if found["n_read"] is None else f"{found['n_read']:,.0f}",
         f"{_short(built['seconds'])} ({_short(built['cpu_seconds'])})",
         "-" if math.isnan(built["extra_bytes"]) else f"{built['extra_bytes']:.0f}",
@@ -108,7 +113,10 @@ def _setting(found: PointDict) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in found["setting"].items())
 
 
-def _short(value: float) -> str:
+def _short(value: float | None, over: float = 1) -> str:
+    if value is None:
+        return "-"
+    value /= over
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
@@ -150,7 +158,10 @@ def _times_faster(
 ) -> Callable[[Cell], float | None]:
     def measure(cell: Cell) -> float | None:
         theirs, found = point(cell, than, at), point(cell, ours)
-        return None if theirs is None or found is None else theirs[field] / found[field]
+        if theirs is None or found is None or field not in theirs or field not in found:
+            return None
+        ratio: float = theirs[field] / found[field]
+        return ratio
 
     return measure
 
