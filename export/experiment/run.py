@@ -1,0 +1,201 @@
+"""Runs an experiment: prepare, folds, six systems on each fold, report; goes on where it stopped.
+
+Every finished step leaves a file that is written last, so that a killed run repeats at most one
+epoch. What is on disk is described in ``docs/experiments.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.dataset import SliceSet
+from export.experiment.settings import ArchiveData, ExperimentSettings
+from export.provenance import git_commit
+from export.splits import fold_cases, write_folds
+from export.systems import SYSTEMS, System
+from ildsdk.errors import ConfigError
+
+RESULT_SCHEMA = "export.fold-result/1"
+EXPERIMENT_SCHEMA = "export.experiment/1"
+_PACKAGES = ("torch", "numpy", "ildsdk", "onnxruntime")
+
+Say = Callable[[str], None]
+
+
+def run_experiment(
+    settings: ExperimentSettings,
+    work: Path,
+    *,
+    n_processes: int = 2,
+    say: Say = lambda line: None,
+    show_progress: bool = True,
+    command: str = "",
+) -> Path:
+    """Run every step that is not complete, then write the report.
+
+    Parameters
+    ----------
+    work : Path
+        Folder of this experiment, made if missing.
+    n_processes : int
+        Of the preparation.
+    command : str
+        For the report: what was typed.
+
+    Returns
+    -------
+    Path
+        The report (Markdown).
+
+    Raises
+    ------
+    ConfigError
+        The folder was begun with other settings.
+    LeakError
+        A patient, a study or nearly the same slice stands on both sides of a fold.
+    """
+    from export.leaks import check_folds
+    from export.reporting import write_report
+
+    work.mkdir(parents=True, exist_ok=True)
+    _check_settings(work, settings, command)
+    slices = _prepared(work / "prepared", settings, n_processes, show_progress)
+    folds = fold_cases(
+        slices.case_ids, slices.labels, n_folds=settings.folds.n_folds, seed=settings.folds.seed
+    )
+    say("checking that nothing leaks between training and test cases")
+    check_folds(slices, folds)
+    write_folds(work / "folds.json", folds)
+    for number, test_cases in enumerate(folds):
+        # Row by row of Table 2; what two systems share is trained by the first that needs it.
+        for name in settings.systems:
+            run_system(
+                work / f"fold-{number}", slices, test_cases, SYSTEMS[name], settings,
+                fold=number, say=say, show_progress=show_progress,
+            )  # fmt: skip
+    say("report")
+    write_report(
+        work,
+        top_n=settings.report.top_n,
+        n_bootstrap=settings.report.n_bootstrap,
+        seed=settings.report.seed,
+    )
+    return work / "report" / "report.md"
+
+
+def run_system(
+    folder: Path,
+    slices: SliceSet,
+    test_cases: list[str],
+    system: System,
+    settings: ExperimentSettings,
+    *,
+    fold: int,
+    say: Say,
+    show_progress: bool,
+) -> None:
+    """Train one system on one fold and keep the vectors of all slices.
+
+    Its ``result.json`` is written last; where that exists nothing is done.
+    """
+    from export.train import train_system
+
+    out = folder / system.name
+    if (out / "result.json").exists():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    held_out = set(test_cases)
+    train_cases = sorted(set(slices.case_ids) - held_out)
+    say(f"fold {fold}: {system.title}")
+    started = time.perf_counter()
+    trained = train_system(
+        slices,
+        train_cases,
+        system,
+        out,
+        classify_folder=folder / f"classify-{system.backbone}" if system.backbone else None,
+        classify_settings=settings.training_for(system.backbone or system.name),
+        contrast_settings=settings.training_for(system.name),
+        maps_path=folder / f"maps-{system.backbone}.npy",
+        show_progress=show_progress,
+    )
+    vectors = trained.embed(slices)
+    draft = out / "vectors.partial"
+    with draft.open("wb") as stream:
+        np.save(stream, vectors)
+    os.replace(draft, out / "vectors.npy")
+    result = {
+        "schema": RESULT_SCHEMA,
+        "system": system.name,
+        "fold": fold,
+        "n_train_cases": len(train_cases),
+        "n_test_cases": len(test_cases),
+        "seconds": round(time.perf_counter() - started, 1),
+        "log": trained.log,
+        "vectors_sha256": hashlib.sha256(vectors.tobytes()).hexdigest(),
+    }
+    _write_json(out / "result.json", result)
+
+
+def _prepared(
+    folder: Path, settings: ExperimentSettings, n_processes: int, show_progress: bool
+) -> SliceSet:
+    from export.prepare import archive_sources, phantom_sources, prepare
+
+    data = settings.data
+    if isinstance(data, ArchiveData):
+        sources = archive_sources(Path(data.cases_csv), data.every_mm)
+    else:
+        sources = phantom_sources(data.cases_per_label, data.seed, data.size, data.difficulty)
+    return prepare(
+        sources, folder, settings.method, n_processes=n_processes, show_progress=show_progress
+    )
+
+
+def _check_settings(work: Path, settings: ExperimentSettings, command: str) -> None:
+    path = work / "experiment.json"
+    ours = json.loads(json.dumps(dataclasses.asdict(settings)))
+    # The report may be asked for anew, in another way, without training anything again.
+    report = ours.pop("report")
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        changed = sorted(key for key in ours if ours[key] != theirs.get(key))
+        if changed:
+            raise ConfigError(
+                f"work folder {work.name!r} was begun with other settings ({', '.join(changed)}); "
+                "use another --work folder or delete it"
+            )
+        return
+    _write_json(
+        path,
+        {
+            "schema": EXPERIMENT_SCHEMA,
+            "settings": ours,
+            "report": report,
+            "is_synthetic": settings.is_synthetic,
+            "titles": {name: SYSTEMS[name].title for name in settings.systems},
+            "command": command,
+            "git_commit": git_commit(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in _PACKAGES},
+            },
+        },
+    )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    draft = path.with_suffix(".partial")
+    draft.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
