@@ -7,6 +7,7 @@ import click
 from export.cli.bundling import bundle, evaluate, export_command
 from export.cli.data import phantom, prepare
 from export.cli.embedded import default_bundle, install
+from export.cli.experiment import experiment
 from export.cli.training import train
 
 
@@ -19,6 +20,7 @@ for command in (
     phantom,
     prepare,
     train,
+    experiment,
     export_command,
     evaluate,
     bundle,

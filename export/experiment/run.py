@@ -124,9 +124,8 @@ def run_system(
         train_cases,
         system,
         out,
-        classify_folder=folder / f"classify-{system.backbone}" if system.backbone else None,
-        classify_settings=settings.training_for(system.backbone or system.name),
-        contrast_settings=settings.training_for(system.name),
+        settings.training_for(system.name),
+        classify_folder=folder / f"classify-{system.backbone}",
         maps_path=folder / f"maps-{system.backbone}.npy",
         show_progress=show_progress,
     )
@@ -142,7 +141,7 @@ def run_system(
         "n_train_cases": len(train_cases),
         "n_test_cases": len(test_cases),
         "seconds": round(time.perf_counter() - started, 1),
-        "log": trained.log,
+        "log": trained.description["log"],
         "vectors_sha256": hashlib.sha256(vectors.tobytes()).hexdigest(),
     }
     _write_json(out / "result.json", result)

@@ -104,8 +104,8 @@ class ExperimentSettings:
     training : TrainSettings
         For every system.
     training_of : dict
-        System or backbone name to the training settings of that one (``[training.NAME]`` in the
-        file: only what differs).
+        System name to the training settings of that one (``[training.NAME]`` in the file: only
+        what differs). Systems on one backbone share its training, so they must agree on it.
     """
 
     name: str
@@ -123,7 +123,7 @@ class ExperimentSettings:
         return isinstance(self.data, PhantomData) or self.data.synthetic
 
     def training_for(self, name: str) -> TrainSettings:
-        """Training settings of a system (stage 2) or a backbone (stage 1)."""
+        """Training settings of a system."""
         return self.training_of.get(name, self.training)
 
 
@@ -199,15 +199,11 @@ def _systems(names: Any) -> tuple[str, ...]:
 
 
 def _training(values: Mapping[str, Any]) -> tuple[TrainSettings, dict[str, TrainSettings]]:
-    backbones = {system.backbone for system in SYSTEMS.values() if system.backbone}
-    names = {*SYSTEMS, *backbones}
     common = {key: value for key, value in values.items() if not isinstance(value, dict)}
     own = {key: value for key, value in values.items() if isinstance(value, dict)}
     for name in own:
-        if name not in names:
-            raise ConfigError(
-                f"[training.{name}] names no system or backbone (known: {', '.join(sorted(names))})"
-            )
+        if name not in SYSTEMS:
+            raise ConfigError(f"[training.{name}] names no system (known: {', '.join(SYSTEMS)})")
     settings = settings_from_mapping(TrainSettings, common)
     return settings, {
         name: settings_from_mapping(TrainSettings, {**common, **changed})
