@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from export.cli.bundling import bundle, evaluate, export_command
-from export.cli.data import phantom, prepare
+from export.cli.data import check_leaks, phantom, prepare
 from export.cli.embedded import default_bundle, install
 from export.cli.experiment import experiment
 from export.cli.training import train
@@ -19,6 +19,7 @@ def main() -> None:
 for command in (
     phantom,
     prepare,
+    check_leaks,
     train,
     experiment,
     export_command,
