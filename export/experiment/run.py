@@ -28,7 +28,7 @@ from ildsdk.errors import ConfigError
 
 RESULT_SCHEMA = "export.fold-result/1"
 EXPERIMENT_SCHEMA = "export.experiment/1"
-_PACKAGES = ("torch", "numpy", "ildsdk", "onnxruntime")
+_PACKAGES = ("torch", "numpy", "ildsdk")
 
 Say = Callable[[str], None]
 
@@ -66,7 +66,6 @@ def run_experiment(
         A patient, a study or nearly the same slice stands on both sides of a fold.
     """
     from export.leaks import check_folds
-    from export.reporting import write_report
 
     work.mkdir(parents=True, exist_ok=True)
     _check_settings(work, settings, command)
@@ -84,6 +83,8 @@ def run_experiment(
                 work / f"fold-{number}", slices, test_cases, SYSTEMS[name], settings,
                 fold=number, say=say, show_progress=show_progress,
             )  # fmt: skip
+    from export.reporting import write_report
+
     say("report")
     write_report(
         work,
@@ -150,7 +151,8 @@ def run_system(
 def _prepared(
     folder: Path, settings: ExperimentSettings, n_processes: int, show_progress: bool
 ) -> SliceSet:
-    from export.prepare import archive_sources, phantom_sources, prepare
+    from export.prepare import prepare
+    from export.sources import archive_sources, phantom_sources
 
     data = settings.data
     if isinstance(data, ArchiveData):
