@@ -65,16 +65,11 @@ def run_experiment(
     LeakError
         A patient, a study or nearly the same slice stands on both sides of a fold.
     """
-    from export.leaks import check_folds
-
     work.mkdir(parents=True, exist_ok=True)
     _check_settings(work, settings, command)
     slices = _prepared(work / "prepared", settings, n_processes, show_progress)
-    folds = fold_cases(
-        slices.case_ids, slices.labels, n_folds=settings.folds.n_folds, seed=settings.folds.seed
-    )
     say("checking that nothing leaks between training and test cases")
-    check_folds(slices, folds)
+    folds = checked_folds(slices, settings)
     write_folds(work / "folds.json", folds)
     for number, test_cases in enumerate(folds):
         # Row by row of Table 2; what two systems share is trained by the first that needs it.
@@ -93,6 +88,23 @@ def run_experiment(
         seed=settings.report.seed,
     )
     return work / "report" / "report.md"
+
+
+def checked_folds(slices: SliceSet, settings: ExperimentSettings) -> list[list[str]]:
+    """Test cases of each fold.
+
+    Raises
+    ------
+    LeakError
+        A patient, a study or nearly the same slice stands on both sides of a fold.
+    """
+    from export.leaks import check_folds
+
+    folds = fold_cases(
+        slices.case_ids, slices.labels, n_folds=settings.folds.n_folds, seed=settings.folds.seed
+    )
+    check_folds(slices, folds)
+    return folds
 
 
 def run_system(
