@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.folding import FoldedFusion
-from export.models.gem import GeM
+from export.models.gem import GeM, generalized_mean
 from export.models.ild_ffn import IldFfn, outer_product
 
 # Three halvings: an entry of the correlation map sees 15 x 15 entries of the outer product, from
@@ -102,10 +102,10 @@ class Locations(nn.Module):
         """
         flat = feature_map.flatten(2)
         n_places = int(flat.shape[2])
-        deep = flat.clamp(min=self.eps).pow(self.p).mean(dim=2, keepdim=True).pow(1 / self.p)
+        deep = generalized_mean(feature_map, self.p, self.eps)  # (n, q)
         # (A / X)^p stays in range where A^p and X^(1-p) alone would not.
-        shares = (flat / deep).pow(self.p) * (deep / n_places)
-        return deep.squeeze(2), shares * (flat > self.eps).to(flat.dtype)
+        shares = (flat / deep.unsqueeze(2)).pow(self.p) * (deep / n_places).unsqueeze(2)
+        return deep, shares * (flat > self.eps).to(flat.dtype)
 
     def fused_with_jacobian(self, deep: Tensor, radiomics: Tensor) -> tuple[Tensor, Tensor]:
         """F ``(n, d)`` before normalisation, and dF/dX transposed, ``(n, q, d)``."""
@@ -161,3 +161,25 @@ class Locations(nn.Module):
         embedding_size = int(self.of_correlation.shape[2])
         jacobian = jacobian.reshape(-1, _STRIDE * n_rows, embedding_size)
         return functional.pad(jacobian, (0, 0, 0, self.n_rest))
+
+
+def gradient_maps(
+    fusion: IldFfn, gem: GeM, feature_map: Tensor, radiomics: Tensor, targets: Tensor
+) -> Tensor:
+    """Gradient x activation of the cosine by autograd: what location vectors are checked against.
+
+    Parameters
+    ----------
+    feature_map, radiomics, targets : Tensor
+        ``(n, q, h, w)``, ``(n, p)``, unit ``(n, d)``.
+
+    Returns
+    -------
+    Tensor
+        ``(n, h * w)``, signed.
+    """
+    with torch.enable_grad():
+        activation = feature_map.clone().requires_grad_()
+        cosine = (fusion.eval()(gem(activation), radiomics) * targets).sum()
+        (gradient,) = torch.autograd.grad(cosine, activation)
+    return (gradient * activation.detach()).sum(dim=1).flatten(1)
