@@ -187,7 +187,9 @@ def test_folded_networks_equal_the_trained_ones() -> None:
         deep = backbone.eval()(image)
         folded = FoldedBackbone(backbone)
         assert folded.model.conv1.weight.shape == (64, 1, 7, 7)
-        torch.testing.assert_close(folded(image), deep, rtol=1e-4, atol=1e-5)
+        found, feature_map = folded(image)
+        torch.testing.assert_close(found, deep, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(feature_map, backbone.feature_map(image), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(
             FoldedFusion(fusion)(deep, values), fusion.eval()(deep, values), rtol=0, atol=1e-5
         )

@@ -101,7 +101,7 @@ def test_export_evaluate_and_bundle_of_a_trained_model(trained_folder, slices, t
     trained = load_trained(trained_folder / "model.pt")
     lines: list[str] = []
     export_trained(slices, trained, tmp_path / "onnx", say=lines.append)
-    assert len(lines) == 3
+    assert len(lines) == 6
     result = evaluate(
         slices, trained, tmp_path / "onnx", tmp_path / "evaluation", is_synthetic=True,
         show_progress=False,

@@ -10,10 +10,8 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,13 @@ import numpy as np
 
 from export.dataset import SliceSet
 from export.experiment.settings import ArchiveData, ExperimentSettings
-from export.provenance import git_commit
+from export.provenance import git_commit, versions
 from export.splits import fold_cases, write_folds
 from export.systems import SYSTEMS, System
 from ildsdk.errors import ConfigError
 
 RESULT_SCHEMA = "export.fold-result/1"
 EXPERIMENT_SCHEMA = "export.experiment/1"
-_PACKAGES = ("torch", "numpy", "ildsdk")
 
 Say = Callable[[str], None]
 
@@ -200,10 +197,7 @@ def _check_settings(work: Path, settings: ExperimentSettings, command: str) -> N
             "titles": {name: SYSTEMS[name].title for name in settings.systems},
             "command": command,
             "git_commit": git_commit(),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in _PACKAGES},
-            },
+            "versions": versions(),
         },
     )
 
