@@ -6,7 +6,7 @@ import click
 
 from export.cli.bundling import bundle, evaluate, export_command
 from export.cli.data import check_leaks, phantom, prepare
-from export.cli.embedded import default_bundle, install
+from export.cli.embedded import default_bundle, input_sizes, install
 from export.cli.experiment import experiment
 from export.cli.training import train
 
@@ -26,6 +26,7 @@ for command in (
     evaluate,
     bundle,
     default_bundle,
+    input_sizes,
     install,
 ):
     main.add_command(command)
