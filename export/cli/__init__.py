@@ -7,6 +7,7 @@ import click
 from export.cli.bundling import bundle, evaluate, export_command
 from export.cli.data import phantom, prepare
 from export.cli.embedded import default_bundle, install
+from export.cli.reporting import report
 from export.cli.training import train
 
 
@@ -21,6 +22,7 @@ for command in (
     train,
     export_command,
     evaluate,
+    report,
     bundle,
     default_bundle,
     install,
