@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.lines import Line2D
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from export.reporting.published import MAIN_SYSTEM, PUBLISHED
 from export.reporting.reading import Experiment
@@ -32,10 +33,12 @@ def places(vectors: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float6
     van der Maaten and Hinton 2008, "Visualizing Data using t-SNE".
     """
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
-    # A random start: PCA's start fails where all vectors are equal.
-    found = TSNE(
-        perplexity=perplexity, init="random", learning_rate="auto", random_state=seed, n_jobs=1
-    ).fit_transform(vectors)
+    # A random start: PCA's start fails where all vectors are equal. One thread: for so few points
+    # threads cost more than they give, and many times more where cores are shared.
+    with threadpool_limits(1):
+        found = TSNE(
+            perplexity=perplexity, init="random", learning_rate="auto", random_state=seed
+        ).fit_transform(vectors)
     return np.asarray(found, dtype=np.float64)
 
 

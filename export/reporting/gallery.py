@@ -62,11 +62,11 @@ def gallery_picture(
     """Query at the left, neighbors by rank to the right of it; images are the model's inputs."""
     slices = experiment.slices
     with look():
-        figure = new_figure(9.2, 0.7 + 1.86 * len(rows))
+        figure = new_figure(9.2, 0.7 + 2.02 * len(rows))
         figure.suptitle(
             f"Queries and their neighbors, {PUBLISHED[system].title} ({data})", fontsize=11
         )
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.03)
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.07, wspace=0.02, hspace=0.03)
         axes = figure.subplots(len(rows), N_SHOWN + 1, squeeze=False)
         for row, line in zip(rows, axes, strict=True):
             label = slices.labels[row.query]

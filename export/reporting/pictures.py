@@ -31,6 +31,7 @@ def confusion_picture(systems: Systems, labels: Sequence[str], data: str) -> byt
         )
         axes = figure.subplots(2, 3)
         names = [drawable(label, 12) for label in labels]
+        order = list(PUBLISHED)
         image = None
         for place, (ax, (name, row)) in enumerate(zip(axes.flat, PUBLISHED.items(), strict=True)):
             ax.set_title(row.title, fontweight="bold" if name == MAIN_SYSTEM else "normal")
@@ -48,12 +49,17 @@ def confusion_picture(systems: Systems, labels: Sequence[str], data: str) -> byt
                     fontweight="bold" if i == j else "normal",
                 )  # fmt: skip
             ticks = range(len(labels))
-            ax.set_xticks(ticks, names, rotation=30, ha="right", rotation_mode="anchor")
-            ax.set_yticks(ticks, names if place % 3 == 0 else [])
+            # Names once a row and column: at the first and at the lowest matrix there is.
+            is_first = not any(other in systems for other in order[place - place % 3 : place])
+            is_lowest = place >= 3 or order[place + 3] not in systems
+            ax.set_xticks(
+                ticks, names if is_lowest else [], rotation=30, ha="right", rotation_mode="anchor"
+            )
+            ax.set_yticks(ticks, names if is_first else [])
             ax.tick_params(length=0)
-            if place % 3 == 0:
+            if is_first:
                 ax.set_ylabel("true class")
-            if place >= 3:
+            if is_lowest:
                 ax.set_xlabel("class of the top-1 slice")
         if image is not None:
             bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=30, pad=0.02)
@@ -96,11 +102,11 @@ def interval_picture(
                 _dot(right, place, found, ("low", "high"), name)
                 ends = [100 * found["adjusted_low"], 100 * found["adjusted_high"]]
                 right.plot(ends, [place, place], color=SYSTEM_LOOKS[name]["color"], linewidth=1)
-        if MAIN_SYSTEM in names and against:
-            right.text(
-                0.02, names.index(MAIN_SYSTEM), "(compared with the others)", color=MUTED,
-                va="center", fontsize=8, transform=right.get_yaxis_transform(),
-            )  # fmt: skip
+        right.text(
+            0.5, names.index(MAIN_SYSTEM), "compared with each other system" if against
+            else "no comparison: a result is missing", color=MUTED, ha="center", va="center",
+            fontsize=8, transform=right.get_yaxis_transform(), backgroundcolor="white",
+        )  # fmt: skip
         right.axvline(0, color=INK, linewidth=1)
         right.set_xlabel(f"{PUBLISHED[MAIN_SYSTEM].title} minus this system, points;\n"
                          "thick: 95 %, thin: adjusted for the number of comparisons")  # fmt: skip
