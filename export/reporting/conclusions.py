@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from export.reporting.document import points, points_interval
 from export.reporting.published import PUBLISHED
 
 CHIEF_FIGURE = "macro_f1"
@@ -24,7 +25,7 @@ def figure_name(key: str) -> str:
 
 
 def conclusions(comparison: Mapping[str, Any], n_bootstrap: int) -> list[str]:
-    """One sentence or two per comparison on macro F1, then what they amount to.
+    """What the comparisons on macro F1 amount to, each of them, and how to read them.
 
     Parameters
     ----------
@@ -38,19 +39,11 @@ def conclusions(comparison: Mapping[str, Any], n_bootstrap: int) -> list[str]:
     main = PUBLISHED[comparison["main"]].title
     against = comparison["against"]
     sentences = [_one(main, PUBLISHED[name].title, entry) for name, entry in against.items()]
-    return [*sentences, _summary(main, comparison), _how_to_read(comparison, n_bootstrap)]
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return [_summary(main, comparison), *sentences, _how_to_read(comparison, n_bootstrap)]
 
 
 def _level(level: float) -> str:
     return f"{100 * level:.4g} %"
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{_points(low)} to {_points(high)}"
 
 
 def _one(main: str, other: str, entry: Mapping[str, Any]) -> str:
@@ -59,13 +52,13 @@ def _one(main: str, other: str, entry: Mapping[str, Any]) -> str:
     found = entry["figures"][CHIEF_FIGURE]
     adjusted = _level(found["adjusted_level"])
     text = (
-        f"{main} against {other}: macro F1 {_points(found['value'])} points on {entry['n_cases']} "
-        f"cases, 95 % interval {_interval(found['low'], found['high'])}"
+        f"{main} against {other}: macro F1 {points(found['value'])} points on {entry['n_cases']} "
+        f"cases, 95 % interval {points_interval(found['low'], found['high'])}"
     )
     if found["adjusted_level"] > 0.95:
         text += (
             f", Bonferroni-adjusted {adjusted} interval "
-            f"{_interval(found['adjusted_low'], found['adjusted_high'])}"
+            f"{points_interval(found['adjusted_low'], found['adjusted_high'])}"
         )
     verdict, strict = found["verdict"], found["adjusted_verdict"]
     if verdict == "not supported":
@@ -95,7 +88,7 @@ def _summary(main: str, comparison: Mapping[str, Any]) -> str:
     strict_lower = sum(entry["adjusted_verdict"] == "lower" for entry in found)
     comparisons = "1 comparison was made" if n == 1 else f"{n} comparisons were made"
     return (
-        f"In sum, {comparisons}. On macro F1 the data support at 95 % that {main} is higher "
+        f"{comparisons}. On macro F1 the data support at 95 % that {main} is higher "
         f"in {higher}, lower in {lower}, and leave {open_} undecided; with the intervals adjusted "
         f"for the number of comparisons: higher in {strict_higher}, lower in {strict_lower}, "
         f"undecided in {len(found) - strict_higher - strict_lower}."

@@ -59,11 +59,23 @@ Block = Paragraph | Items | Table | Picture
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading with what stands under it."""
+    """A heading with what stands under it.
+
+    Attributes
+    ----------
+    data : str
+        Which data the figures are about; ends the heading. Empty where there are none.
+    """
 
     anchor: str
     title: str
     blocks: tuple[Block, ...]
+    data: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title and data."""
+        return f"{self.title}: {self.data}" if self.data else self.title
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +107,22 @@ def shown(text: object) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """``0.8213`` to ``82.1``, or a dash where there is no value."""
-    return "–" if share is None else f"{100 * share:.{digits}f}"
+    if share is None:
+        return "–"
+    # Equal shares summed in another order shall not round apart.
+    return f"{round(100 * share, 9):.{digits}f}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """Fixed digits, or a dash where there is no value."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def points(share: float) -> str:
+    """``0.032`` to ``+3.2``: a difference in percent points, with a real minus sign."""
+    return f"{100 * share:+.1f}".replace("-", "\u2212")
+
+
+def points_interval(low: float, high: float) -> str:
+    """Both ends, kept on one line."""
+    return f"{points(low)}\u00a0to\u00a0{points(high)}"

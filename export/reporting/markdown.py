@@ -15,7 +15,7 @@ def markdown(document: Document, pictures_folder: str) -> str:
     lines += [line for warning in document.warnings for line in (f"> **{_text(warning)}**", ">")]
     lines[-1] = ""
     for section in document.sections:
-        lines += [f"## {_text(section.title)}", ""]
+        lines += [f"## {_text(section.heading)}", ""]
         for block in section.blocks:
             lines += [*_block(block, pictures_folder), ""]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -62,8 +62,9 @@ def build_document(results: dict[str, Any], drawn: Collection[str]) -> Document:
     )
 
 
-def _section(anchor: str, title: str, *blocks: Block | None) -> Section:
-    return Section(anchor=anchor, title=title, blocks=tuple(b for b in blocks if b is not None))
+def _section(anchor: str, title: str, data: str, *blocks: Block | None) -> Section:
+    kept = tuple(block for block in blocks if block is not None)
+    return Section(anchor=anchor, title=title, data=data, blocks=kept)
 
 
 def _picture(drawn: Collection[str], file_name: str, caption: str, alt: str) -> Picture | None:
@@ -84,14 +85,15 @@ def _support(results: dict[str, Any], data: str, drawn: Collection[str]) -> Sect
     )
     return _section(
         "support",
-        f"What the data support ({data})",
+        "What the data support",
+data,
         Paragraph(
             text=f"{results['n_query_cases']} cases of {len(results['labels'])} classes, "
             f"{results['n_query_slices']} slices. Each case is a query once: the index of its "
             "fold holds the slices of all other cases. The class of the most similar slice is the "
             "prediction."
         ),
-        Items(texts=tuple(results["conclusions"])),
+        *_told(results["conclusions"]),
         tables.interval_table(systems, data),
         tables.difference_table(comparison, data) if comparison else None,
         _picture(
@@ -101,6 +103,17 @@ def _support(results: dict[str, Any], data: str, drawn: Collection[str]) -> Sect
             f"Macro F1 in percent with 95 % intervals: {told}.",
         ),
     )  # fmt: skip
+
+
+def _told(conclusions: list[str]) -> list[Block]:
+    """The sum, the comparisons as a list, how to read them; or the one sentence there is."""
+    if len(conclusions) == 1:
+        return [Paragraph(text=conclusions[0])]
+    return [
+        Paragraph(text=conclusions[0]),
+        Items(texts=tuple(conclusions[1:-1])),
+        Paragraph(text=conclusions[-1]),
+    ]
 
 
 def _gaps(results: dict[str, Any]) -> list[Section]:
@@ -119,6 +132,7 @@ def _gaps(results: dict[str, Any]) -> list[Section]:
         _section(
             "missing",
             "What is missing",
+            "",
             Paragraph(
                 text="Nothing stands in for what is missing: a system's figures are pooled over "
                 "the folds it has, and differences are taken on the cases both systems were asked."
@@ -134,7 +148,8 @@ def _ours(results: dict[str, Any], data: str) -> Section:
     n_slices = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     return _section(
         "tables-2-3",
-        f"Tables 2 and 3 in our numbers ({data})",
+        "Tables 2 and 3 in our numbers",
+        data,
         tables.table_2(systems, data),
         tables.table_3(systems, data),
         Paragraph(
@@ -158,6 +173,7 @@ def _published() -> Section:
     return _section(
         "published",
         "The paper's PUBLISHED figures (other data)",
+        "",
         Paragraph(
             text=f"{SOURCE}. Measured on the CT of 80 patients of one hospital, which are not "
             "public. They are shown for reference; no row of theirs can be compared with a row of "
@@ -179,7 +195,8 @@ def _classes(results: dict[str, Any], data: str, drawn: Collection[str]) -> Sect
     )
     return _section(
         "classes",
-        f"Classes and confusion ({data}; Fig. 3 of the paper)",
+        "Classes and confusion (Fig. 3 of the paper)",
+        data,
         _picture(
             drawn, CONFUSION,
             f"Row: true class; column: class of the most similar slice; {data}.",
@@ -198,7 +215,8 @@ def _retrieval(results: dict[str, Any], data: str, drawn: Collection[str]) -> Se
     )
     return _section(
         "retrieval",
-        f"Retrieval ({data})",
+        "Retrieval",
+data,
         tables.ranking_table(systems, data, "slice", top_n),
         _picture(
             drawn, CURVES, f"Precision among the first k slices, {data}.",
@@ -217,7 +235,8 @@ def _index_loss(results: dict[str, Any], data: str) -> Section:
     top_n = results["settings"]["top_n"]
     return _section(
         "index-loss",
-        f"Index loss and model loss ({data})",
+        "Index loss and model loss",
+        data,
         Paragraph(
             text="The certified exact index was compared with brute force for every query of this "
             "report and gave the same answers (a difference would have ended the run), so its "
@@ -252,9 +271,9 @@ def _looking(results: dict[str, Any], data: str, drawn: Collection[str]) -> list
     )  # fmt: skip
     sections = []
     if map_ is not None:
-        sections.append(_section("map", f"Map of the embedding ({data})", map_))
+        sections.append(_section("map", "Map of the embedding", data, map_))
     if rows is not None:
-        sections.append(_section("gallery", f"Queries and neighbors ({data})", rows))
+        sections.append(_section("gallery", "Queries and neighbors", data, rows))
     return sections
 
 
@@ -283,6 +302,7 @@ def _made(results: dict[str, Any]) -> Section:
     return _section(
         "made",
         "How this was made",
+        "",
         tables.fact_table("Report", facts),
         tables.fact_table("Experiment (experiment.json)", flat(results["experiment"])),
         tables.Table(

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from export.reporting.conclusions import figure_name
-from export.reporting.document import Table, number, percent, shown
+from export.reporting.document import (
+    Table,
+    number,
+    percent,
+    points,
+    points_interval,
+    shown,
+)
 from export.reporting.published import PUBLISHED
 
 Systems = Mapping[str, Any]
@@ -167,7 +174,7 @@ def baseline_table(baseline: Mapping[str, Any], data: str) -> Table:
 
 
 def difference_table(comparison: Mapping[str, Any], data: str) -> Table:
-    """Differences of every main figure with 95 % intervals; an asterisk excludes 0."""
+    """Differences of every main figure with 95 % intervals and what they support."""
     against = comparison["against"]
     keys = list(next(iter(against.values()))["figures"])
 
@@ -175,8 +182,7 @@ def difference_table(comparison: Mapping[str, Any], data: str) -> Table:
         if found is None:
             return _MISSING
         mark = {"higher": " higher", "lower": " lower"}.get(found["verdict"], "")
-        low, high = (f"{100 * found[key]:+.1f}" for key in ("low", "high"))
-        return f"{100 * found['value']:+.1f} ({low} to {high}){mark}"
+        return f"{points(found['value'])} ({points_interval(found['low'], found['high'])}){mark}"
 
     return Table(
         caption=f"{PUBLISHED[comparison['main']].title} minus each other system, {data}: percent "
@@ -196,6 +202,7 @@ def difference_table(comparison: Mapping[str, Any], data: str) -> Table:
 def search_table(systems: Systems, data: str, top_n: int) -> Table:
     """Exact index beside the paper's preset."""
     keys = ("macro_f1", "accuracy", f"precision_at_{top_n}", f"recall_at_{top_n}")
+    n_seeds = next(iter(systems.values()))["search"]["paper_preset"]["n_hyperplane_seeds"]
     rows: list[tuple[str, ...]] = []
     for name, row in PUBLISHED.items():
         if name not in systems:
@@ -203,24 +210,31 @@ def search_table(systems: Systems, data: str, top_n: int) -> Table:
             continue
         search = systems[name]["search"]
         exact, paper = search["exact"], search["paper_preset"]
-        more = ("share_without_answer", "selectivity")
-        rows.append((row.title, "exact", *(percent(exact[key]) for key in (*keys, *more))))
+        more = {"share_without_answer": 2, "selectivity": 1}  # digits
         rows.append(
             (
                 row.title,
-                f"LSH, mean of {paper['n_hyperplane_seeds']}",
+                "exact",
+                *(percent(exact[key]) for key in keys),
+                *(percent(exact[key], digits) for key, digits in more.items()),
+            )
+        )
+        rows.append(
+            (
+                row.title,
+                "LSH",
                 *(
-                    f"{percent(paper['mean'][key])} ({percent(paper['lowest'][key])} to "
-                    f"{percent(paper['highest'][key])})"
+                    f"{percent(paper['mean'][key])} ({percent(paper['lowest'][key])}\u00a0to"
+                    f"\u00a0{percent(paper['highest'][key])})"
                     for key in keys
                 ),
-                *(percent(paper["mean"][key], 2 if key == more[0] else 1) for key in more),
+                *(percent(paper["mean"][key], digits) for key, digits in more.items()),
             )
         )
     return Table(
         caption=f"Index loss, {data}: the same vectors through the certified exact index and "
-        "through the paper's LSH (k = 3, one table, one probe); percent, in brackets the lowest "
-        "and highest of the hyperplane seeds",
+        f"through the paper's LSH (k = 3, one table, one probe; mean of {n_seeds} draws of the "
+        "hyperplanes, in brackets the lowest and highest); percent",
         header=(
             "System", "Index", "macro F1", "accuracy", f"precision@{top_n}", f"recall@{top_n}",
             "no answer", "rows compared",
