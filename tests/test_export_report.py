@@ -52,7 +52,7 @@ def write_vectors(work: Path, system: str, fold: int, vectors: np.ndarray) -> No
     folder = work / f"fold-{fold}" / system
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "vectors.npy", vectors)
-    digest = hashlib.sha256((folder / "vectors.npy").read_bytes()).hexdigest()
+    digest = hashlib.sha256(vectors.tobytes()).hexdigest()
     result = {
         "schema": "export.fold-result/1", "system": system, "fold": fold, "seconds": 1.5,
         "vectors_sha256": digest,
@@ -90,7 +90,8 @@ def make_work(
     (work / "folds.json").write_text(json.dumps({"schema": "export.folds/1", "folds": folds}))
     settings = {
         "is_synthetic": is_synthetic, "seed": 7, "command": "python -m export experiment tiny.toml",
-        "git_commit": "0" * 40, "settings": {"epochs": 2, "nested": {"rate": 1e-4}},
+        "git_commit": "0" * 40,
+        "settings": {"epochs": 2, "nested": {"rate": 1e-4, "cases_csv": "/home/somebody/c.csv"}},
     }  # fmt: skip
     (work / "experiment.json").write_text(json.dumps(settings), encoding="utf-8")
     for system, strength in strengths.items():
@@ -410,6 +411,8 @@ def test_files_are_whole_and_json_has_no_nan(work, results):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert "experiment tiny.toml" in text
     assert "settings.nested.rate" in text
+    assert "somebody" not in text + content
+    assert "| settings.nested.cases_csv | c.csv |" in text
     assert results["made"]["git_commit"].split()[0] in text
 
 
@@ -494,6 +497,7 @@ def test_command_writes_the_report_of_real_data_without_calling_it_phantom(tmp_p
             lambda w: np.save(w / "fold-0" / "omic" / "vectors.npy", np.eye(8, dtype=np.float32)),
             "SHA-256",
         ),
+        (lambda w: (w / "fold-0" / "omic" / "vectors.npy").write_bytes(b"x"), "cannot be read"),
         (lambda w: write_vectors(w, "omic", 1, np.eye(8, dtype=np.float32)), "expected float32"),
         (lambda w: write_vectors(w, "omic", 1, np.ones((79, 8), np.float32)), "unit norm"),
         (

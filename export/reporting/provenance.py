@@ -62,3 +62,14 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             found[name] = value
     return found
+
+
+def without_folders(value: Any) -> Any:
+    """Settings with absolute paths cut to their last part; a report travels."""
+    if isinstance(value, Mapping):
+        return {key: without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_folders(entry) for entry in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value

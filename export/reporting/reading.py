@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -75,14 +74,16 @@ class Experiment:
             The file does not fit the slices or its checksum, or holds no unit vectors.
         """
         where = f"fold-{fold}/{system}/vectors.npy"
-        content = (self.work / where).read_bytes()
+        try:
+            vectors = np.load(self.work / where, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"{where} cannot be read ({type(error).__name__})") from error
         expected = self.results[system, fold].get("vectors_sha256")
-        found = hashlib.sha256(content).hexdigest()
+        found = hashlib.sha256(vectors.tobytes()).hexdigest()
         if expected != found:
             raise ConfigError(
                 f"{where} has SHA-256 {found}, its result.json says {expected}: run this fold again"
             )
-        vectors = np.load(io.BytesIO(content), allow_pickle=False)
         n = len(self.slices)
         if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[0] != n:
             raise ConfigError(

@@ -21,7 +21,12 @@ from export.reporting.html import html
 from export.reporting.markdown import markdown
 from export.reporting.outcomes import SystemOutcome, system_outcome
 from export.reporting.pictures import confusion_picture, interval_picture, precision_picture
-from export.reporting.provenance import git_commit, training_seconds, versions
+from export.reporting.provenance import (
+    git_commit,
+    training_seconds,
+    versions,
+    without_folders,
+)
 from export.reporting.published import MAIN_SYSTEM, PUBLISHED
 from export.reporting.reading import Experiment, read_experiment
 from export.reporting.search_loss import N_LSH_SEEDS
@@ -162,7 +167,7 @@ def _figures(
             "rows": [_gallery_entry(experiment, row) for row in rows],
         },
         "embedding_map_fold": _map_fold(experiment),
-        "experiment": experiment.settings,
+        "experiment": without_folders(experiment.settings),
     }
 
 

@@ -291,10 +291,12 @@ def _made(results: dict[str, Any]) -> Section:
         )
         for name, by_fold in seconds.items()
     )
+    known = [value for by_fold in seconds.values() for value in by_fold.values() if value]
     facts = {
         "command": made["command"],
         "written at": made["written_at"],
         "seconds for the report": f"{made['seconds']:.0f}",
+        "seconds for all systems and folds": f"{sum(known):.0f}",
         "git commit of the report": made["git_commit"],
         **{f"version of {name}": value for name, value in made["versions"].items()},
         **results["settings"],
@@ -306,7 +308,8 @@ def _made(results: dict[str, Any]) -> Section:
         tables.fact_table("Report", facts),
         tables.fact_table("Experiment (experiment.json)", flat(results["experiment"])),
         tables.Table(
-            caption="Seconds of each system and fold, as its result.json says",
+            caption="Seconds of each system and fold, as its result.json says; what systems "
+            "share is counted for the one that trained it first",
             header=("System", *(f"fold {fold}" for fold in range(n_folds))),
             rows=time_rows,
         ),
