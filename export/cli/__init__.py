@@ -8,6 +8,7 @@ from export.cli.bundling import bundle, evaluate, export_command
 from export.cli.data import check_leaks, phantom, prepare
 from export.cli.embedded import default_bundle, input_sizes, install
 from export.cli.experiment import experiment
+from export.cli.reporting import report
 from export.cli.training import train
 
 
@@ -24,6 +25,7 @@ for command in (
     experiment,
     export_command,
     evaluate,
+    report,
     bundle,
     default_bundle,
     input_sizes,
