@@ -85,7 +85,11 @@ def case_file(out: Path, case_id: str) -> Path:
 def is_prepared(out: Path, source: CaseSource, salt: bytes) -> bool:
     """Whether a case's file is there, whole, and made from the same origin."""
     try:
-        with np.load(case_file(out, source.case_id), allow_pickle=False) as case:
+        # Opened here: numpy leaves a damaged archive open.
+        with (
+            case_file(out, source.case_id).open("rb") as stream,
+            np.load(stream, allow_pickle=False) as case,
+        ):
             return str(case["origin_key"]) == keyed(salt, "origin", source.origin)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return False
