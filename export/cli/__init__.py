@@ -7,6 +7,7 @@ import click
 from export.cli.bundling import bundle, evaluate, export_command
 from export.cli.data import phantom, prepare
 from export.cli.embedded import default_bundle, install
+from export.cli.explaining import pointing
 from export.cli.training import train
 
 
@@ -24,5 +25,6 @@ for command in (
     bundle,
     default_bundle,
     install,
+    pointing,
 ):
     main.add_command(command)
