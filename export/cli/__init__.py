@@ -8,6 +8,7 @@ from export.cli.bundling import bundle, evaluate, export_command
 from export.cli.data import check_leaks, phantom, prepare
 from export.cli.embedded import default_bundle, input_sizes, install
 from export.cli.experiment import experiment
+from export.cli.explaining import pointing
 from export.cli.reporting import report
 from export.cli.training import train
 
@@ -30,5 +31,6 @@ for command in (
     default_bundle,
     input_sizes,
     install,
+    pointing,
 ):
     main.add_command(command)
