@@ -12,6 +12,7 @@ import torch
 
 from export.augment import AugmentSettings
 from export.dataset import SliceSet
+from export.leaks import require_no_leak
 from export.models.backbone import Backbone
 from export.models.ild_ffn import IldFfn
 from export.models.resnet import ResNet50
@@ -195,6 +196,8 @@ def split_and_train(
     ------
     ConfigError
         The split is impossible, or the folder holds another run.
+    LeakError
+        A patient, a study or nearly the same slice stands on both sides.
     ModelError
         The initial weights do not fit.
     """
@@ -204,6 +207,8 @@ def split_and_train(
         if unknown := sorted(set(held_out_cases) - set(slices.case_ids)):
             raise ConfigError(f"held-out case {unknown[0]!r} has no prepared slice")
         train_cases = sorted(set(slices.case_ids) - set(held_out_cases))
+    test_cases = sorted(set(slices.case_ids) - set(train_cases))
+    require_no_leak(slices, train_cases, test_cases)
     return train_system(
         slices, train_cases, system, out, settings,
         augmentation=augmentation, initial_weights=initial_weights, show_progress=show_progress,

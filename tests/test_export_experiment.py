@@ -21,6 +21,7 @@ from export.experiment import load_settings, run  # noqa: E402
 from export.experiment.settings import BUILT_IN, find_experiment  # noqa: E402
 from export.leaks import LeakError  # noqa: E402
 from export.systems import SYSTEMS  # noqa: E402
+from export.train import split_and_train  # noqa: E402
 from ildsdk.errors import ConfigError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,7 +133,7 @@ def test_killed_anywhere_and_started_again_gives_the_same_vectors(
     print(f"{n_kills} kills")
 
 
-def test_one_slice_on_both_sides_ends_the_run(whole_run, tiny_file) -> None:
+def test_one_slice_on_both_sides_ends_the_run(whole_run, tiny_file, tmp_path) -> None:
     slices = load_slice_set(whole_run / "prepared")
     settings = load_settings(tiny_file)
     test_cases, other_cases = run.checked_folds(slices, settings)  # the honest set passes
@@ -142,6 +143,9 @@ def test_one_slice_on_both_sides_ends_the_run(whole_run, tiny_file) -> None:
     leaking = dataclasses.replace(slices, images=images, perceptual_hashes=hashes)
     with pytest.raises(LeakError, match=test_cases[0]):
         run.checked_folds(leaking, settings)
+    with pytest.raises(LeakError, match=test_cases[0]):
+        split_and_train(leaking, tmp_path, settings.training, held_out_cases=tuple(test_cases))
+    assert not any(tmp_path.iterdir())
 
 
 def test_other_settings_in_a_begun_folder_are_refused(whole_run, tmp_path) -> None:
