@@ -50,7 +50,7 @@ class TrainSettings:
         ``"float32"``, ``"bfloat16"`` (convolutions only; pooling, losses and the embedding stay
         float32) or ``"auto"``, which becomes one of the two by the processor's instructions.
     device : str
-        ``"cpu"`` or ``"cuda"``.
+        ``"cpu"`` or ``"cuda"`` (written for it, never run: there was no GPU to run it on).
     deterministic : bool
         Refuse operations whose result varies from run to run.
     patience : int

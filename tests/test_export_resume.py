@@ -12,11 +12,14 @@ torch = pytest.importorskip("torch", reason="the training side needs torch")
 
 from torch import nn  # noqa: E402
 
+from export.augment import AugmentSettings  # noqa: E402
 from export.checkpoints import Checkpoint  # noqa: E402
 from export.models.resnet import ResNet50  # noqa: E402
 from export.train_backbone import classify  # noqa: E402
 from export.train_contrast import contrast  # noqa: E402
+from export.training_data import roles_of  # noqa: E402
 from export.training_loop import learning_rate_factor, run_epochs  # noqa: E402
+from export.trunk_maps import store_maps, trunk_maps  # noqa: E402
 from ildsdk.errors import ConfigError  # noqa: E402
 from tests.training_factory import (  # noqa: E402
     TINY,
@@ -119,6 +122,23 @@ def test_kill_while_the_maps_are_written(slices, backbone, tmp_path, monkeypatch
     # 12 training slices in 2 views; trained without a validation or a watched case.
     assert stored.shape == (24, 2048, 1, 1)
     assert stored.any(axis=(1, 2, 3)).all()
+
+
+def test_stored_maps_are_the_trunk_of_each_slice_in_its_role(slices, backbone, tmp_path) -> None:
+    roles = roles_of(slices, TRAIN[:5], ("B2",), VALIDATION)  # of unequal sizes
+    still = AugmentSettings(**{name: 0.0 for name in AugmentSettings.__dataclass_fields__})
+    stored = store_maps(slices, roles, backbone, TINY, still, tmp_path / "m.npy", False)
+    rows = np.concatenate([roles.train, roles.validation, roles.watched])
+    with torch.inference_mode():
+        images = torch.from_numpy(slices.images[rows].astype(np.float32))
+        expected = trunk_maps(backbone, images)
+    places = np.arange(rows.size)
+    # rtol: stored as float16
+    torch.testing.assert_close(stored.read(places), expected, rtol=2e-3, atol=2e-3)
+    n_train = roles.train.size
+    # View 1 is augmented by nothing here, so it must equal view 0, place by place.
+    again = stored.read(places[:n_train], np.ones(n_train, dtype=np.int64))
+    torch.testing.assert_close(again, expected[:n_train], rtol=1e-2, atol=1e-2)
 
 
 def _raise_interrupt(*_):

@@ -58,10 +58,10 @@ def test_training_leaves_weights_and_logs(trained_folder, slices) -> None:
     assert (len(trained.train_cases), len(trained.held_out_cases)) == (4, 2)
     rows = slices.rows_of(trained.train_cases)
     np.testing.assert_allclose(trained.scaler.mean, slices.radiomics[rows].mean(axis=0))
-    with (trained_folder / "backbone.csv").open() as stream:
+    with (trained_folder / "classify.csv").open() as stream:
         log = list(csv.DictReader(stream))
     assert [(row["epoch"], row["side"]) for row in log] == [("1", "32"), ("2", "48")]
-    with (trained_folder / "fusion.csv").open() as stream:
+    with (trained_folder / "contrast.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 2
 
 
@@ -72,7 +72,7 @@ def test_run_killed_in_both_stages_and_resumed_equals_an_uninterrupted_one(
 
     save = Checkpoint.save
 
-    for stage in ("backbone", "fusion"):
+    for stage in ("classify", "contrast"):
 
         def killed(self, state, entry, stage=stage):
             save(self, state, entry)
