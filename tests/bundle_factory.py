@@ -26,6 +26,7 @@ def write_tiny_bundle(
     name: str = "tiny",
     with_maps: bool = False,
     model_card: str | None = None,
+    radiomics_scale: float = 1e3,
 ) -> Bundle:
     parts = folder.with_name(folder.name + "-parts")
     parts.mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,9 @@ def write_tiny_bundle(
         method=MethodSettings(input_size=INPUT_SIZE),
         backbone=parts / "backbone.onnx",
         fusion=parts / "fusion.onnx",
-        scaler=FeatureScaler(np.zeros(len(FEATURE_NAMES)), np.full(len(FEATURE_NAMES), 1e3)),
+        scaler=FeatureScaler(
+            np.zeros(len(FEATURE_NAMES)), np.full(len(FEATURE_NAMES), radiomics_scale)
+        ),
         labels=("A", "B"),
         embedding_size=EMBEDDING_SIZE,
         gem_p=3.0,

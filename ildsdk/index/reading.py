@@ -228,6 +228,10 @@ class IndexReader:
         segment, local_row = self._snapshot.locate(int(row))
         return segment.store.thumbnail(local_row)
 
+    def row_of(self, item_id: str) -> int | None:
+        """Row of an item, None where the index has no such item."""
+        return self._snapshot.row_of(item_id)
+
     def thumbnail_of_item(self, item_id: str) -> bytes | None:
         """Encoded picture of an item, None where the index has no such item."""
         row = self._snapshot.row_of(item_id)
