@@ -62,7 +62,6 @@ class PhantomQuery:
 
 
 def phantom_queries(
-    slices: SliceSet,
     case_ids: Sequence[str],
     phantom: PhantomSettings,
     method: MethodSettings,
@@ -73,15 +72,13 @@ def phantom_queries(
 
     Parameters
     ----------
-    slices : SliceSet
-        Holds the same cases: each case made again is compared with it.
     n_per_label : int or None
         This many cases of each class, the first ones; None takes all.
 
     Raises
     ------
     ConfigError
-        A case is no phantom, or ``phantom`` does not make the pictures of the prepared set.
+        A case is no phantom.
     """
     by_label: dict[str, list[str]] = {}
     for case_id in sorted(case_ids):
@@ -91,7 +88,6 @@ def phantom_queries(
     for case_id in tqdm(chosen, desc="pointing", unit="case", disable=not show_progress):
         label, seed = label_and_seed(case_id)
         case = generate_case(label, seed, phantom)
-        is_checked = False
         for number, position_mm in enumerate(case.position_mm):
             # As ildsdk.dicom does with what lies outside the reconstruction circle.
             pixels_hu = np.maximum(case.pixels_hu[number], -1024).astype(np.float32)
@@ -104,9 +100,6 @@ def phantom_queries(
                 image = model_input(pixels_hu, spacing, lung_mask, method)
             except SliceUnusableError:
                 continue
-            if not is_checked:
-                _check_same(slices, case_id, image)
-                is_checked = True
             yield PhantomQuery(
                 case_id=case_id,
                 label=label,
@@ -139,13 +132,19 @@ def label_and_seed(case_id: str) -> tuple[str, int]:
     )
 
 
-def _check_same(slices: SliceSet, case_id: str, image: npt.NDArray[np.float32]) -> None:
-    """Refuse phantoms made with other settings than the prepared ones."""
-    for row in slices.rows_of([case_id]):
-        difference = np.abs(slices.images[row].astype(np.float32) - image).mean()
+def check_same(slices: SliceSet, query: PhantomQuery) -> None:
+    """Compare a slice made again with the prepared ones of its case.
+
+    Raises
+    ------
+    ConfigError
+        None of them shows the same.
+    """
+    for row in slices.rows_of([query.case_id]):
+        difference = np.abs(slices.images[row].astype(np.float32) - query.image).mean()
         if difference <= _SAME_PICTURE:
             return
     raise ConfigError(
-        f"case {case_id!r} made again differs from the prepared one; give the size, slice interval "
-        "and difficulty that the phantoms were made with"
+        f"case {query.case_id!r} made again differs from the prepared one; give the size, slice "
+        "interval and difficulty that the phantoms were made with"
     )

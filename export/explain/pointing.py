@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from export.dataset import SliceSet
 from export.explain.graphs import Graphs
-from export.explain.phantom_queries import PhantomQuery, phantom_queries
+from export.explain.phantom_queries import PhantomQuery, check_same, phantom_queries
 from export.explain.random_network import RandomNetwork
 from export.explain.scoring import SCORE_NAMES, chance, on_slice, score_map, summarised, widened
 from export.phantom import PhantomSettings
@@ -126,14 +126,24 @@ class PointingGame:
         return np.asarray(self.slices.images[row], dtype=np.float32)
 
     def play(self, show_progress: bool = True) -> Iterator[Played]:
-        """Every query slice with its maps and scores."""
+        """Every query slice with its maps and scores.
+
+        Raises
+        ------
+        ConfigError
+            A held-out case is no phantom, or the settings make other pictures than prepared.
+        """
         bar = tqdm(self.index_rows, desc="index", unit="slice", disable=not show_progress)
         embeddings = np.stack([self.graphs.embed(self.image(i), self.radiomics[i]) for i in bar])
         labels = np.array(self.slices.labels)[self.index_rows]
+        checked: set[str] = set()
         for query in phantom_queries(
-            self.slices, self.held_out, self.settings.phantom, self.bundle.method,
+            self.held_out, self.settings.phantom, self.bundle.method,
             self.settings.n_cases_per_label, show_progress,
         ):  # fmt: skip
+            if query.case_id not in checked:
+                check_same(self.slices, query)
+                checked.add(query.case_id)
             values = self.bundle.scaler.transform(query.features)
             embedding, locations = self.graphs.locate(query.image, values)
             same = np.flatnonzero(labels == query.label)
