@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from export.default_recipe import DefaultBundleSettings, Say, train_and_evaluate
+from export.default_bundle import DefaultBundleSettings, Say, train_and_evaluate
 
 _N_ROUNDS = 30
 _N_WARM = 3
@@ -43,8 +43,8 @@ def compare_input_sizes(
         ``rows``: one per size and storage; ``machine``: what the times belong to. Also written
         to ``input-sizes.json`` in ``work``.
     """
+    from export.bundling import export_trained
     from export.dataset import load_slice_set
-    from export.default_bundle import export_trained
     from export.evaluate import evaluate
     from export.train import MODEL_NAME, load_trained
 

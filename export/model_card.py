@@ -39,7 +39,7 @@ def model_card(
     name, license, intended_use, is_synthetic, labels, method, embedding_size, gem_p
         As in the bundle's manifest.
     provenance : mapping
-        Of :func:`export.default_bundle.assemble_bundle`.
+        Of :func:`export.bundling.assemble_bundle`.
     figures : mapping
         Content of ``evaluation.json``.
     """

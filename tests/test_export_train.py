@@ -14,8 +14,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training side needs torch")
 
 from export.augment import AugmentSettings, augment  # noqa: E402
+from export.bundling import assemble_bundle, export_trained  # noqa: E402
 from export.dataset import SliceSet  # noqa: E402
-from export.default_bundle import assemble_bundle, export_trained  # noqa: E402
 from export.evaluate import evaluate  # noqa: E402
 from export.train import load_trained, train  # noqa: E402
 from export.train_settings import TrainSettings  # noqa: E402

@@ -18,8 +18,8 @@ from ildsdk.settings import MethodSettings
 @typed_errors
 def export_command(prepared: Path, training: Path, out: Path, fp32: bool) -> None:
     """Export the model of TRAINING to ONNX in OUT, checked against torch on PREPARED's slices."""
+    from export.bundling import export_trained
     from export.dataset import load_slice_set
-    from export.default_bundle import export_trained
     from export.train import MODEL_NAME, load_trained
 
     trained = load_trained(training / MODEL_NAME)
@@ -60,7 +60,7 @@ def bundle(
     license_name: str, intended_use: str, synthetic: bool,
 ) -> None:  # fmt: skip
     """Assemble a bundle folder OUT from an exported and evaluated model."""
-    from export.default_bundle import assemble_bundle
+    from export.bundling import assemble_bundle
     from export.train import MODEL_NAME, load_trained
     from ildsdk.settings import settings_from_mapping
 

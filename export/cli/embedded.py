@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from export.cli.options import FOLDER, say, typed_errors
-from export.default_recipe import INPUT_SIZE, DefaultBundleSettings
+from export.default_bundle import INPUT_SIZE, DefaultBundleSettings
 
 _WORK = click.option("--work", type=FOLDER, default=Path("work/default-bundle"), show_default=True)
 _PROCESSES = click.option("--processes", default=2, show_default=True)
@@ -31,7 +31,7 @@ def default_bundle(work: Path, input_size: int, index_cases: int | None, process
     Each stage has its folder in --work and is skipped when complete; a killed run goes on
     where it stopped.
     """
-    from export.default_recipe import make_default_bundle
+    from export.default_bundle import make_default_bundle
 
     settings = DefaultBundleSettings(input_size=input_size, n_index_cases_per_label=index_cases)
     folder = make_default_bundle(work, settings, n_processes=processes, say=say)
