@@ -375,7 +375,7 @@ def test_texts_from_outside_cannot_become_markup():
     section = Section(anchor="s", title="S", blocks=(Paragraph(text=shown(ODD_CASE)), table))
     document = Document(title="T", warnings=("w",), sections=(section,))
     text = markdown(document, "pictures")
-    assert "<script>" not in text
+    assert "<script" not in text
     row = text.splitlines()[-1]
     assert row.count(" | ") == 1
     assert "a\\`b\\*c\\*\\[d\\](e)" in row
