@@ -69,7 +69,7 @@ def check_parity(
         The largest difference is above the output's tolerance, or not finite.
     """
     n = len(expected)
-    # A batch at a time: the arrays between the nodes of explain.onnx take 40 MB a slice.
+    # A batch at a time: the arrays between the nodes of explain.onnx take 50 MB a slice.
     batches = [slice(i, i + _BATCH) for i in range(0, n, _BATCH)]
     batches += [slice(i, i + 1) for i in range(min(n, 2))]
     found = [run_graph(graph, rows_of(inputs, rows), output) for rows in batches]

@@ -12,6 +12,8 @@ import numpy as np
 from ildsdk.errors import ConfigError
 
 FOLDS_SCHEMA = "export.folds/1"
+RESULT_SCHEMA = "export.fold-result/1"
+"""Of one system's ``result.json`` on one fold."""
 
 
 def fold_cases(

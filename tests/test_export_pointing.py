@@ -15,6 +15,7 @@ from export.explain.scoring import (  # noqa: E402
     mean_over_cases,
     on_slice,
     score_map,
+    share_outside,
     summarised,
     widened,
 )
@@ -81,6 +82,8 @@ def test_scores_count_in_the_lung_alone_and_share_ties() -> None:
     by_chance = chance(LUNG, LESION, near)
     assert flat == by_chance
     assert flat.energy == 100 / 3600
+    assert share_outside(np.ones(SHAPE), LUNG) == pytest.approx(1 - 3600 / 8000)
+    assert share_outside(np.zeros(SHAPE), LUNG) == 0
 
 
 def test_chance_is_the_mean_over_random_places() -> None:
@@ -191,6 +194,8 @@ def test_game_scores_slices_with_lesion_and_reports_the_others_apart(played) -> 
     normal = result["energy_by_group"]["no lesion, normal case"]
     assert normal["n_slices"] == sum(row["label"] == "Normal" for row in rows) > 0
     assert normal["positive"] > 0
+    assert 0 < normal["area_outside_lung"] < 1
+    assert 0 <= normal["outside_lung"] <= 1
     text = (out / "pointing.md").read_text()
     assert "PHANTOM" in text.splitlines()[0]
     for words in ("chance", "random network", "no lesion, normal case"):

@@ -20,11 +20,10 @@ import numpy as np
 from export.dataset import SliceSet
 from export.experiment.settings import ArchiveData, ExperimentSettings
 from export.provenance import git_commit, versions
-from export.splits import fold_cases, write_folds
+from export.splits import RESULT_SCHEMA, fold_cases, write_folds
 from export.systems import SYSTEMS, System
 from ildsdk.errors import ConfigError
 
-RESULT_SCHEMA = "export.fold-result/1"
 EXPERIMENT_SCHEMA = "export.experiment/1"
 
 Say = Callable[[str], None]

@@ -20,7 +20,15 @@ from export.dataset import SliceSet
 from export.explain.graphs import Graphs
 from export.explain.phantom_queries import PhantomQuery, check_same, phantom_queries
 from export.explain.random_network import RandomNetwork
-from export.explain.scoring import SCORE_NAMES, chance, on_slice, score_map, summarised, widened
+from export.explain.scoring import (
+    SCORE_NAMES,
+    chance,
+    on_slice,
+    score_map,
+    share_outside,
+    summarised,
+    widened,
+)
 from export.phantom import PhantomSettings
 from ildsdk.bundle import Bundle
 from ildsdk.errors import ConfigError
@@ -157,20 +165,22 @@ class PointingGame:
     def _scored(
         self, query: PhantomQuery, values: Array, rows: npt.NDArray[np.int64], maps: Array
     ) -> dict[str, Any]:
-        positive = float(np.maximum(maps, 0).sum(axis=(1, 2)).mean())
-        negative = float(-np.minimum(maps, 0).sum(axis=(1, 2)).mean())
+        shape = query.lung_mask.shape
+        heats = [on_slice(one, query.box, shape) for one in maps]
+        in_box = on_slice(np.ones((1, 1)), query.box, shape) > 0
         row: dict[str, Any] = {
             "case_id": query.case_id,
             "label": query.label,
             "position_mm": query.position_mm,
             "lesion_mm2": query.lesion_mm2,
             "has_lesion": query.has_lesion,
-            "positive": positive,
-            "negative": negative,
+            "positive": float(np.maximum(maps, 0).sum(axis=(1, 2)).mean()),
+            "negative": float(-np.minimum(maps, 0).sum(axis=(1, 2)).mean()),
+            "outside_lung": float(np.mean([share_outside(h, query.lung_mask) for h in heats])),
+            "area_outside_lung": share_outside(in_box.astype(float), query.lung_mask),
         }
         if query.lesion_mm2 < self.settings.min_lesion_mm2:
             return row
-        shape = query.lung_mask.shape
         height_mm = query.box.height * shape[0] * query.pixel_spacing_mm[0]
         half_cell_mm = height_mm / maps.shape[1] / 2
         near = widened(query.lesion_mask, query.pixel_spacing_mm, half_cell_mm)
@@ -231,7 +241,7 @@ def result_of(
                 "n_cases": len({row["case_id"] for row in group}),
                 **{
                     key: float(np.mean([row[key] for row in group])) if group else None
-                    for key in ("positive", "negative")
+                    for key in ("positive", "negative", "outside_lung", "area_outside_lung")
                 },
             }
             for name, group in groups.items()

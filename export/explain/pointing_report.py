@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from export.dataset import SliceSet
 from export.explain.gallery import GalleryRow, draw_gallery
 from export.explain.pointing import (
@@ -48,11 +50,9 @@ def play_and_report(
     for played in game.play(show_progress):
         rows.append(played.row)
         label = played.query.label
-        # By rule, not by looks: of the first case of each class the slice with the largest lesion.
         best = shown.get(label)
         if best is None or (
-            best.query.case_id == played.query.case_id
-            and played.query.lesion_mm2 > best.query.lesion_mm2
+            best.query.case_id == played.query.case_id and _size(played) > _size(best)
         ):
             shown[label] = played
     result = result_of(rows, bundle, settings)
@@ -63,14 +63,19 @@ def play_and_report(
     return result
 
 
+def _size(played: Played) -> tuple[int, int]:
+    """Which slice of a class's first case is shown is a rule: largest lesion, then largest lung."""
+    query = played.query
+    return np.count_nonzero(query.lesion_mask), np.count_nonzero(query.lung_mask)
+
+
 def _gallery_row(game: PointingGame, played: Played) -> GalleryRow:
     neighbor = int(played.rows[0])
     image = game.image(neighbor)
-    own, locations = game.graphs.locate(image, game.radiomics[neighbor])
-    query, _ = game.graphs.locate(
+    _, locations = game.graphs.locate(image, game.radiomics[neighbor])
+    query = game.graphs.embed(
         played.query.image, game.bundle.scaler.transform(played.query.features)
     )
-    del own
     scores = played.row.get("scores", {}).get(MODEL)
     return GalleryRow(
         image=played.query.image[0],
@@ -85,7 +90,8 @@ def _gallery_row(game: PointingGame, played: Played) -> GalleryRow:
             f"neighbor {game.slices.case_ids[neighbor]}  cosine {played.cosines[0]:.3f}",
             "not scored: no or little lesion"
             if scores is None
-            else f"4 neighbors: hit {scores['hit']:.2f}, energy {scores['energy']:.2f}",
+            else f"{len(played.rows)} neighbors: hit {scores['hit']:.2f}, "
+            f"energy {scores['energy']:.2f}",
         ),
     )
 
@@ -111,17 +117,24 @@ def markdown_report(result: Mapping[str, Any]) -> str:
     lines += [
         "## Positive and negative sums by group (PHANTOM)",
         "",
-        "Mean over slices of what a map's places add up to, of a cosine. A map is drawn for a "
-        "slice without lesion too: it shows what makes two slices alike, which need not be a "
-        "lesion.",
+        "Mean over slices of what a map's places add up to, of a cosine. The nearer the cosine is "
+        "to 1 the smaller are the sums: at 1 no place can raise it. A slice without lesion has a "
+        "map too: it shows what makes two slices alike, which need not be a lesion. The last two "
+        "columns: percent of the positive sum that lies outside the lung mask, where the model "
+        "input is empty, and percent of the input's area that does.",
         "",
-        "| group | slices | cases | positive sum | negative sum |",
-        "| --- | --- | --- | --- | --- |",
+        "| group | slices | cases | positive sum | negative sum | positive outside lung | area "
+        "outside lung |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, group in result["energy_by_group"].items():
         cells = [
-            "-" if group[key] is None else f"{group[key]:.4f}" for key in ("positive", "negative")
-        ]
+            "-" if group[key] is None else f"{scale * group[key]:.{digits}f}"
+            for key, scale, digits in (
+                ("positive", 1, 4), ("negative", 1, 4),
+                ("outside_lung", 100, 0), ("area_outside_lung", 100, 0),
+            )
+        ]  # fmt: skip
         lines.append(f"| {name} | {group['n_slices']} | {group['n_cases']} | {' | '.join(cells)} |")
     lines += ["", "![Queries and their first neighbors with both maps](pointing.png)", ""]
     return "\n".join(lines)
@@ -147,7 +160,7 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
         "",
         "A difference is supported by the data where its interval leaves out 0: "
         + "; ".join(_verdict(everything["differences"], system) for system in (CHANCE, RANDOM))
-        + ".",
+        + ". With fewer than some 20 cases such intervals are too narrow.",
         "",
         "## By class (PHANTOM), percent",
         "",

@@ -101,6 +101,12 @@ def score_map(heat: Floats, lung: Mask, lesion: Mask, near: Mask) -> Scores:
     )
 
 
+def share_outside(heat: Floats, lung: Mask) -> float:
+    """Share of a map's positive sum that lies outside the lung; 0 of a map without any."""
+    total = float(heat.sum())
+    return float(heat[~lung].sum()) / total if total > 0 else 0.0
+
+
 def chance(lung: Mask, lesion: Mask, near: Mask) -> Scores:
     """Exact expectation of a place drawn at random in the lung; its energy is a uniform map's."""
     share = float(lesion[lung].mean())

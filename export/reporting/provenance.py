@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,6 @@ from export.reporting.reading import Experiment
 from ildsdk import __version__
 
 _PACKAGES = ("numpy", "numba", "matplotlib", "scikit-learn", "jinja2")
-
-
-def git_commit() -> str:
-    """Commit of the checkout this code runs from, with a word where files differ from it."""
-    folder = Path(__file__).parent
-
-    def ask(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20
-        )
-        return done.stdout.strip()
-
-    try:
-        commit = ask("rev-parse", "HEAD")
-        changed = ask("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown (not a git checkout)"
-    return f"{commit} with uncommitted changes" if changed else commit
 
 
 def versions() -> dict[str, str]:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from export.dataset import SliceSet, load_slice_set
 from export.reporting.published import PUBLISHED
+from export.splits import RESULT_SCHEMA, read_folds
 from ildsdk.errors import ConfigError
 
-FOLDS_SCHEMA, RESULT_SCHEMA = "export.folds/1", "export.fold-result/1"
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -164,21 +164,12 @@ def _class_of_case(slices: SliceSet) -> dict[str, int]:
 
 
 def _read_folds(path: Path, class_of_case: dict[str, int]) -> tuple[tuple[str, ...], ...]:
-    content = _read_json(path)
-    if content.get("schema") != FOLDS_SCHEMA:
-        raise ConfigError(
-            f"{path.name} has schema {content.get('schema')!r}, expected {FOLDS_SCHEMA!r}"
-        )
-    folds = tuple(tuple(fold["test_cases"]) for fold in content["folds"])
+    folds = tuple(tuple(fold) for fold in read_folds(path))
     tested = [case for fold in folds for case in fold]
-    if len(set(tested)) != len(tested):
-        raise ConfigError(f"{path.name} tests a case twice")
     strangers = sorted(set(tested) - set(class_of_case))
     if strangers:
         raise ConfigError(
             f"{path.name} names {len(strangers)} cases that are not prepared, for example "
             f"{strangers[0]!r}"
         )
-    if any(not fold for fold in folds) or not folds:
-        raise ConfigError(f"{path.name} has a fold without test cases")
     return folds

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from export.provenance import git_commit
 from export.reporting.conclusions import conclusions
 from export.reporting.embedding_map import embedding_picture
 from export.reporting.figures import (
@@ -22,7 +23,6 @@ from export.reporting.markdown import markdown
 from export.reporting.outcomes import SystemOutcome, system_outcome
 from export.reporting.pictures import confusion_picture, interval_picture, precision_picture
 from export.reporting.provenance import (
-    git_commit,
     training_seconds,
     versions,
     without_folders,
@@ -107,7 +107,7 @@ def write_report(
         f"--bootstrap {n_bootstrap} --seed {seed}",
         "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 1),
-        "git_commit": git_commit(),
+        "git_commit": git_commit() or "unknown (not a git checkout)",
         "versions": versions(),
         "training_seconds": training_seconds(experiment),
     }
