@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -15,9 +13,7 @@ from click.testing import CliRunner
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-import native_hash
 from export.cli import main
-from export.dataset import SCHEMA
 from export.measures import draw_cases
 from export.reporting import write_report
 from export.reporting.conclusions import conclusions
@@ -30,78 +26,9 @@ from export.reporting.outcomes import system_outcome
 from export.reporting.provenance import flat
 from export.reporting.published import MAIN_SYSTEM, PUBLISHED
 from export.reporting.reading import read_experiment
-from export.reporting.search_loss import PAPER_BITS, assert_exact_search, paper_searches
 from export.reporting.style import drawable
 from ildsdk.errors import ConfigError
-from ildsdk.settings import MethodSettings
-from native_hash.probing import Tables
-
-LABELS = ("A|x", "B<b>")
-SIDE = 32
-ODD_CASE = "<script>alert(1)</script>|$\\frac$\u202e_x_"
-
-
-def vectors_of(labels: np.ndarray, cases: np.ndarray, strength: float, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    own = rng.normal(size=(cases.max() + 1, 8))[cases]
-    found = strength * np.eye(8)[labels] + 0.4 * own + 0.3 * rng.normal(size=(labels.size, 8))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
-
-
-def write_vectors(work: Path, system: str, fold: int, vectors: np.ndarray) -> None:
-    folder = work / f"fold-{fold}" / system
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "vectors.npy", vectors)
-    digest = hashlib.sha256(vectors.tobytes()).hexdigest()
-    result = {
-        "schema": "export.fold-result/1", "system": system, "fold": fold, "seconds": 1.5,
-        "vectors_sha256": digest,
-    }  # fmt: skip
-    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
-
-
-def make_work(
-    work: Path,
-    strengths: dict[str, float],
-    *,
-    missing: tuple[tuple[str, int], ...] = (),
-    is_synthetic: bool = True,
-) -> Path:
-    """16 cases of two classes, 4 to 6 slices each, 3 folds; one case has an odd name."""
-    rng = np.random.default_rng(0)
-    names = [ODD_CASE, *(f"case-{number:02d}" for number in range(1, 16))]
-    class_of = [number % 2 for number in range(16)]
-    cases = np.repeat(np.arange(16), rng.integers(4, 7, size=16))
-    labels = np.array(class_of)[cases]
-    prepared = work / "prepared"
-    prepared.mkdir(parents=True)
-    np.save(prepared / "images.npy", rng.random((cases.size, 1, SIDE, SIDE)).astype(np.float16))
-    np.save(prepared / "radiomics.npy", rng.normal(size=(cases.size, 3)))
-    table = {
-        "schema": SCHEMA,
-        "method": dataclasses.asdict(MethodSettings(input_size=SIDE)),
-        "slices": [
-            {"case_id": names[case], "label": LABELS[label], "position_mm": None}
-            for case, label in zip(cases, labels, strict=True)
-        ],
-    }
-    (prepared / "table.json").write_text(json.dumps(table), encoding="utf-8")
-    folds = [{"test_cases": names[first:last]} for first, last in ((0, 6), (6, 12), (12, 16))]
-    (work / "folds.json").write_text(json.dumps({"schema": "export.folds/1", "folds": folds}))
-    settings = {
-        "is_synthetic": is_synthetic, "seed": 7, "command": "python -m export experiment tiny.toml",
-        "git_commit": "0" * 40,
-        "settings": {"epochs": 2, "nested": {"rate": 1e-4, "cases_csv": "/home/somebody/c.csv"}},
-    }  # fmt: skip
-    (work / "experiment.json").write_text(json.dumps(settings), encoding="utf-8")
-    for system, strength in strengths.items():
-        for fold in range(3):
-            if (system, fold) not in missing:
-                write_vectors(work, system, fold, vectors_of(labels, cases, strength, seed=fold))
-    return work
-
-
-STRENGTHS = {"omic": 0.3, MAIN_SYSTEM: 1.5}
+from tests.report_factory import LABELS, ODD_CASE, STRENGTHS, make_work, write_vectors
 
 
 @pytest.fixture(scope="module")
@@ -213,74 +140,6 @@ def test_differences_are_paired_and_taken_on_the_cases_both_were_asked(work):
     )
     whole = [plain_figures(work, name, list(shared)) for name in (MAIN_SYSTEM, "omic")]
     assert difference.value == pytest.approx(whole[0]["macro_f1"] - whole[1]["macro_f1"])
-
-
-def lsh_by_hand(queries, stored, truth, classes, planes, top_n):
-    """Eqs. 6-10 in plain numpy, query by query."""
-    powers = 2 ** np.arange(PAPER_BITS)
-    row_keys = (stored.astype(np.float64) @ planes.T.astype(np.float64) > 0) @ powers
-    scores = (queries.astype(np.float64) @ stored.astype(np.float64).T).astype(np.float32)
-    predicted, precision, recall, selectivity = [], [], [], []
-    for query, score, label in zip(queries, scores, truth, strict=True):
-        key = (planes.astype(np.float64) @ query > 0) @ powers
-        bucket = [row for row in range(len(stored)) if row_keys[row] == key]
-        best = sorted(bucket, key=lambda row: (-score[row], row))[:top_n]
-        predicted.append(classes[best[0]] if best else -1)
-        precision.append(sum(classes[row] == label for row in best) / top_n)
-        tenth = sorted(score.tolist(), reverse=True)[top_n - 1]
-        recall.append(sum(score[row] >= tenth for row in best) / top_n)
-        selectivity.append(len(bucket) / len(stored))
-    return predicted, precision, recall, selectivity
-
-
-def searched(queries, stored, truth, classes, top_n, seeds):
-    scores = (queries.astype(np.float64) @ stored.astype(np.float64).T).astype(np.float32)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    hits = classes[order] == truth[:, None]
-    return paper_searches(
-        queries, stored, scores, order, hits, classes, top_n=top_n, seeds=seeds
-    ), scores, order  # fmt: skip
-
-
-def test_paper_preset_equals_its_equations_and_a_search_through_native_hash():
-    rng = np.random.default_rng(2)
-    center = np.array([1.0, 0, 0, 0, 0, 0])
-    stored = native_hash.unit_rows(center + rng.normal(size=(40, 6)))
-    stored[20:25] = stored[0:5]  # ties
-    queries = native_hash.unit_rows(rng.normal(size=(25, 6)))
-    truth, classes = rng.integers(3, size=25), rng.integers(3, size=40)
-    found, _, _ = searched(queries, stored, truth, classes, 5, range(6))
-    n_empty = 0
-    for seed, outcome in enumerate(found):
-        planes = native_hash.draw_hyperplanes(1, PAPER_BITS, 6, seed=seed)
-        expected = lsh_by_hand(queries, stored, truth, classes, planes[0], 5)
-        assert outcome.predicted.tolist() == expected[0]
-        np.testing.assert_allclose(outcome.precision, expected[1])
-        np.testing.assert_allclose(outcome.recall, expected[2])
-        np.testing.assert_allclose(outcome.selectivity, expected[3])
-        n_empty += expected[0].count(-1)
-        tables = Tables.build(native_hash.signatures(stored, planes), planes)
-        rows = native_hash.checked_rows(stored)
-        heap = native_hash.NeighborHeap(queries, 5)
-        for number, query in enumerate(queries):
-            heap.offer_candidates(number, rows, tables.candidates(query, 1))
-        best, _, n_scored = heap.result()
-        through = np.where(best[:, 0] >= 0, classes[best[:, 0]], -1)
-        assert outcome.predicted.tolist() == through.tolist()
-        np.testing.assert_allclose(outcome.selectivity, n_scored / 40)
-    assert n_empty > 0, "the test is to see an empty bucket"
-
-
-def test_a_wrong_ranking_is_noticed():
-    rng = np.random.default_rng(3)
-    stored = native_hash.unit_rows(rng.normal(size=(60, 8)).astype(np.float32))
-    queries = native_hash.unit_rows(rng.normal(size=(9, 8)).astype(np.float32))
-    none = np.zeros(9, np.int64), np.zeros(60, np.int64)
-    _, scores, order = searched(queries, stored, *none, 10, range(1))
-    assert_exact_search(queries, stored, scores, order, 10)
-    order[4, [0, 1]] = order[4, [1, 0]]
-    with pytest.raises(RuntimeError, match="1 of 9"):
-        assert_exact_search(queries, stored, scores, order, 10)
 
 
 def comparison_of(work: Path) -> dict:
@@ -480,16 +339,16 @@ def test_command_writes_the_report_of_real_data_without_calling_it_phantom(tmp_p
     [
         (lambda w: (w / "experiment.json").write_text("{}"), "is_synthetic"),
         (lambda w: (w / "experiment.json").unlink(), "experiment.json is missing"),
-        (lambda w: (w / "folds.json").write_text("[1"), "not JSON"),
+        (lambda w: (w / "folds.json").write_text("[1"), "cannot be read"),
         (
             lambda w: (w / "folds.json").write_text(
                 '{"schema": "export.folds/1", "folds": [{"test_cases": ["case-01", "case-01"]}]}'
             ),
-            "tests a case twice",
+            "is tested once",
         ),
         (
             lambda w: (w / "folds.json").write_text(
-                '{"schema": "export.folds/1", "folds": [{"test_cases": ["stranger"]}]}'
+                '{"schema": "export.folds/1", "folds": [{"test_cases": ["stranger"]}, {"test_cases": ["case-01"]}]}'
             ),
             "not prepared",
         ),
