@@ -348,7 +348,8 @@ def test_command_writes_the_report_of_real_data_without_calling_it_phantom(tmp_p
         ),
         (
             lambda w: (w / "folds.json").write_text(
-                '{"schema": "export.folds/1", "folds": [{"test_cases": ["stranger"]}, {"test_cases": ["case-01"]}]}'
+                '{"schema": "export.folds/1", "folds": '
+                '[{"test_cases": ["stranger"]}, {"test_cases": ["case-01"]}]}'
             ),
             "not prepared",
         ),
