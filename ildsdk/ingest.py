@@ -172,8 +172,8 @@ def build_index(
         Threshold of "no similar case" and how it was found, for example on held-out
         cases; None measures it on the index itself (see :func:`calibrate`).
     with_maps : bool or None
-        Keep what draws the activation map of each slice (3 to 6 KB a slice); None: where the
-        bundle has maps.
+        Keep what draws the activation map of each slice (3 to 6 KB a slice, and about the time of
+        the network once more); None: where the bundle has maps.
     is_synthetic : bool
         The cases are phantoms, not patients; every answer will say so.
     progress : callable or None

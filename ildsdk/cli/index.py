@@ -34,8 +34,9 @@ _allow_option = click.option(
 
 _maps_option = click.option(
     "--maps/--no-maps", "with_maps", default=None,
-    help="Keep what draws the activation maps of `query --explain` for indexed slices (3 to 6 KB a "
-    "slice) [default: where the bundle has maps; on adding, where the index has them].",
+    help="Keep what draws the activation maps of `query --explain` for indexed slices: 3 to 6 KB a "
+    "slice, and about the time of the network once more [default: where the bundle has maps; on "
+    "adding, where the index has them].",
 )  # fmt: skip
 
 
