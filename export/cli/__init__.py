@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from export.cli.bundling import bundle, evaluate, export_command
-from export.cli.data import check_leaks, phantom, prepare
+from export.cli.data import check_leaks, phantom, phantom_figure, prepare
 from export.cli.embedded import default_bundle, install
 from export.cli.training import train
 
@@ -17,6 +17,7 @@ def main() -> None:
 
 for command in (
     phantom,
+    phantom_figure,
     prepare,
     check_leaks,
     train,
