@@ -41,7 +41,9 @@ def draw_figures(
         for label in LABELS
     }
     style = {"facecolor": "black", "layout": "constrained"}
-    figure, axes = plt.subplots(len(LABELS), n_columns, figsize=(2 * n_columns, 7.2), **style)
+    figure, axes = plt.subplots(
+        len(LABELS), n_columns, figsize=(2 * n_columns, 7.2), squeeze=False, **style
+    )
     for row, label in zip(axes, LABELS, strict=True):
         for number, (axis, case) in enumerate(zip(row, cases[label], strict=True)):
             # Neighboring columns at different heights.
