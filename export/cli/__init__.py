@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from export.cli.bundling import bundle, evaluate, export_command
-from export.cli.data import check_leaks, phantom, prepare
+from export.cli.data import check_leaks, phantom, phantom_figure, prepare
 from export.cli.embedded import default_bundle, input_sizes, install
 from export.cli.experiment import experiment
 from export.cli.explaining import pointing
@@ -20,6 +20,7 @@ def main() -> None:
 
 for command in (
     phantom,
+    phantom_figure,
     prepare,
     check_leaks,
     train,

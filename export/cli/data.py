@@ -1,4 +1,4 @@
-"""``phantom`` and ``prepare``: from nothing, or an archive, to a training set."""
+"""``phantom``, ``prepare``, ``check-leaks``: from nothing, or an archive, to a training set."""
 
 from __future__ import annotations
 
@@ -105,3 +105,17 @@ def check_leaks(prepared: Path, folds_json: Path, min_correlation: float | None)
         rule = DuplicateRule(min_correlation=min_correlation)
     for line in check_folds(load_slice_set(prepared), read_folds(folds_json), rule).summary():
         say(line)
+
+
+@click.command("phantom-figure")
+@click.argument("out", type=FOLDER)
+@click.option("--seed", default=0, show_default=True, help="Seed of the first case of each class.")
+@click.option("--size", default=512, show_default=True, help="Rows and columns of a slice.")
+@click.option("--difficulty", default=0.5, show_default=True, help="0 (easy) to 1 (hard).")
+@typed_errors
+def phantom_figure(out: Path, seed: int, size: int, difficulty: float) -> None:
+    """Draw example slices of each phantom class, and their lesions, into OUT."""
+    from export.phantom.figure import draw_figures
+
+    for path in draw_figures(out, seed, size, difficulty):
+        say(f"{path.name}: {path.stat().st_size} bytes")
