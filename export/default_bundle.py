@@ -228,7 +228,7 @@ def _prepared(
     return prepare(
         archive_sources(work / "archive" / "cases.csv"), folder,
         MethodSettings(input_size=input_size),
-        n_processes=n_processes, show_progress=show_progress,
+        n_processes=n_processes, show_progress=show_progress, say=say,
     )  # fmt: skip
 
 

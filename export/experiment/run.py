@@ -63,7 +63,7 @@ def run_experiment(
     """
     work.mkdir(parents=True, exist_ok=True)
     _check_settings(work, settings, command)
-    slices = _prepared(work / "prepared", settings, n_processes, show_progress)
+    slices = _prepared(work / "prepared", settings, n_processes, say, show_progress)
     say("checking that nothing leaks between training and test cases")
     folds = checked_folds(slices, settings)
     write_folds(work / "folds.json", folds)
@@ -157,7 +157,7 @@ def run_system(
 
 
 def _prepared(
-    folder: Path, settings: ExperimentSettings, n_processes: int, show_progress: bool
+    folder: Path, settings: ExperimentSettings, n_processes: int, say: Say, show_progress: bool
 ) -> SliceSet:
     from export.prepare import prepare
     from export.sources import archive_sources, phantom_sources
@@ -168,8 +168,9 @@ def _prepared(
     else:
         sources = phantom_sources(data.cases_per_label, data.seed, data.size, data.difficulty)
     return prepare(
-        sources, folder, settings.method, n_processes=n_processes, show_progress=show_progress
-    )
+        sources, folder, settings.method,
+        n_processes=n_processes, show_progress=show_progress, say=say,
+    )  # fmt: skip
 
 
 def _check_settings(work: Path, settings: ExperimentSettings, command: str) -> None:
