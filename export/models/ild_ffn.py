@@ -109,9 +109,9 @@ class IldFfn(nn.Module):
     def fused(self, deep: Tensor, radiomics: Tensor) -> Tensor:
         """F before normalisation: ``(n, embedding_size)``."""
         correlation = self.correlation(deep, radiomics)
-        # The embedding itself is float32 whatever autocast says.
+        # The embedding keeps the precision of its inputs whatever autocast says.
         with torch.autocast(device_type=deep.device.type, enabled=False):
-            return self.linear(torch.cat([deep, radiomics, correlation.float()], dim=1))
+            return self.linear(torch.cat([deep, radiomics, correlation.to(deep.dtype)], dim=1))
 
     def forward(self, deep: Tensor, radiomics: Tensor) -> Tensor:
         """X ``(n, q)``, standardised Y ``(n, p)`` -> unit embeddings ``(n, embedding_size)``."""
