@@ -73,7 +73,7 @@ class DefaultBundleSettings:
     n_epochs: int = 3
     training: TrainSettings = dataclasses.field(
         default_factory=lambda: TrainSettings(
-            precision="auto", fusion_epochs=6, fusion_learning_rate=3e-4
+            precision="auto", fusion_epochs=5, fusion_learning_rate=3e-4
         )
     )
 
