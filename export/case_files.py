@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from export.perceptual_hash import perceptual_hashes
 from export.sources import CaseSource, SourceSkip
+from export.whole_files import write_whole
 from ildsdk.errors import InputError, SliceUnusableError
 from ildsdk.lung import segment_lung
 from ildsdk.model_input import model_input
@@ -65,16 +66,6 @@ def folder_salt(out: Path) -> bytes:
 def keyed(salt: bytes, purpose: str, text: str) -> str:
     """HMAC-SHA256 of a text for one purpose, hex."""
     return hmac.new(salt, f"{purpose}\n{text}".encode(), hashlib.sha256).hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a kill leaves the old one, the new one or none."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with draft.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(draft, path)
 
 
 def case_file(out: Path, case_id: str) -> Path:

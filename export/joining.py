@@ -19,10 +19,10 @@ from export.case_files import (
     keyed,
     read_images,
     read_summary,
-    write_whole,
 )
 from export.dataset import IMAGES_NAME, RADIOMICS_NAME, SCHEMA, TABLE_NAME
 from export.sources import CaseSource
+from export.whole_files import write_whole
 from ildsdk.dicom import reasons
 from ildsdk.errors import InputError
 from ildsdk.radiomics import FEATURE_SET_VERSION

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from export.case_files import folder_salt, is_prepared, prepare_case, write_whole
+from export.case_files import folder_salt, is_prepared, prepare_case
 from export.dataset import SCHEMA, TABLE_NAME, SliceSet, load_slice_set
 from export.joining import is_complete, join
 from export.sources import (
@@ -29,6 +29,7 @@ from export.sources import (
     archive_sources,
     phantom_sources,
 )
+from export.whole_files import write_whole
 from ildsdk.errors import ConfigError
 from ildsdk.radiomics import FEATURE_SET_VERSION
 from ildsdk.settings import MethodSettings, RadiomicsEngine

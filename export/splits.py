@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from export.whole_files import write_json
 from ildsdk.errors import ConfigError
 
 FOLDS_SCHEMA = "export.folds/1"
@@ -71,9 +71,7 @@ def fold_cases(
 def write_folds(path: Path, folds: Sequence[Sequence[str]]) -> None:
     """Write ``folds.json``; whole or not at all."""
     record = {"schema": FOLDS_SCHEMA, "folds": [{"test_cases": list(fold)} for fold in folds]}
-    draft = path.with_name(path.name + ".partial")
-    draft.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_json(path, record)
 
 
 def read_folds(path: Path) -> list[list[str]]:

@@ -264,7 +264,8 @@ def test_pooling_and_embedding_stay_float32_under_autocast() -> None:
         assert backbone.feature_map(image).dtype == torch.bfloat16
         deep = backbone(image)
         fused = fusion.fused(deep, values)
-    assert (deep.dtype, fused.dtype) == (torch.float32, torch.float32)
+        projected = Projection(256, 8).fused(deep)
+    assert {deep.dtype, fused.dtype, projected.dtype} == {torch.float32}
 
 
 def test_outer_product_is_equation_2() -> None:

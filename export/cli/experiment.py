@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -27,7 +28,9 @@ def experiment(experiment: str, work: Path | None, processes: int) -> None:
     from export.experiment.settings import find_experiment
 
     settings = load_settings(find_experiment(experiment))
-    command = shlex.join(["python", "-m", "export", *sys.argv[1:]])
+    # No folders: the report is passed on.
+    names = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
+    command = shlex.join(["python", "-m", "export", *names])
     report = run_experiment(
         settings,
         work or Path("work") / settings.name,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from export.experiment.settings import ArchiveData, ExperimentSettings
 from export.provenance import git_commit, versions
 from export.splits import RESULT_SCHEMA, fold_cases, write_folds
 from export.systems import SYSTEMS, System
+from export.training_data import data_sha256
+from export.whole_files import write_json, write_whole
 from ildsdk.errors import ConfigError
 
 EXPERIMENT_SCHEMA = "export.experiment/1"
@@ -121,13 +122,14 @@ def run_system(
     from export.train import train_system
 
     out = folder / system.name
+    of_run = {"test_cases": sorted(test_cases), "data_sha256": data_sha256(slices)}
     if (out / "result.json").exists():
+        _check_result(out / "result.json", of_run)
         return
     out.mkdir(parents=True, exist_ok=True)
     held_out = set(test_cases)
     train_cases = sorted(set(slices.case_ids) - held_out)
     say(f"fold {fold}: {system.title}")
-    started = time.perf_counter()
     trained = train_system(
         slices,
         train_cases,
@@ -139,21 +141,40 @@ def run_system(
         show_progress=show_progress,
     )
     vectors = trained.embed(slices)
-    draft = out / "vectors.partial"
-    with draft.open("wb") as stream:
-        np.save(stream, vectors)
-    os.replace(draft, out / "vectors.npy")
+    stream = io.BytesIO()
+    np.save(stream, vectors)
+    write_whole(out / "vectors.npy", stream.getvalue())
     result = {
         "schema": RESULT_SCHEMA,
         "system": system.name,
         "fold": fold,
+        **of_run,
         "n_train_cases": len(train_cases),
-        "n_test_cases": len(test_cases),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": epoch_seconds(system, trained.description["log"]),
         "log": trained.description["log"],
         "vectors_sha256": hashlib.sha256(vectors.tobytes()).hexdigest(),
     }
-    _write_json(out / "result.json", result)
+    write_json(out / "result.json", result)
+
+
+def epoch_seconds(system: System, log: dict[str, list[dict[str, Any]]]) -> float:
+    """Wall seconds of a system's own training epochs, over all starts of the run.
+
+    Stage 1 counts for the system that is searched by its features, not again for the heads on it.
+    """
+    own = log.get("fusion" if system.head != "none" else "backbone", [])
+    return round(sum(float(entry["seconds"]) for entry in own), 1)
+
+
+def _check_result(path: Path, of_run: dict[str, Any]) -> None:
+    """Refuse a finished result of other cases or data: it may have learned from these tests."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key, value in of_run.items() if result.get(key) != value]
+    if changed:
+        raise ConfigError(
+            f"{path.parent.parent.name}/{path.parent.name} was trained on other data or folds "
+            f"({', '.join(changed)} differ); use another --work folder or delete that fold"
+        )
 
 
 def _prepared(
@@ -187,22 +208,15 @@ def _check_settings(work: Path, settings: ExperimentSettings, command: str) -> N
                 "use another --work folder or delete it"
             )
         return
-    _write_json(
+    write_json(
         path,
         {
             "schema": EXPERIMENT_SCHEMA,
             "settings": ours,
             "report": report,
             "is_synthetic": settings.is_synthetic,
-            "titles": {name: SYSTEMS[name].title for name in settings.systems},
             "command": command,
             "git_commit": git_commit(),
             "versions": versions(),
         },
     )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    draft = path.with_suffix(".partial")
-    draft.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)

@@ -90,6 +90,12 @@ class ReportSettings:
     n_bootstrap: int = 2000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.top_n, int) and self.top_n >= 10):
+            raise ConfigError(f"top_n is {self.top_n!r}, expected 10 or more")
+        if not (isinstance(self.n_bootstrap, int) and self.n_bootstrap >= 1):
+            raise ConfigError(f"n_bootstrap is {self.n_bootstrap!r}, expected 1 or more")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentSettings:
@@ -165,7 +171,7 @@ def load_settings(path: Path) -> ExperimentSettings:
             f"unknown setting {strangers[0]!r} in {path.name} (known: {', '.join(sorted(known))})"
         )
     training, training_of = _training(values["training"])
-    return ExperimentSettings(
+    settings = ExperimentSettings(
         name=str(values["name"]),
         data=_data(values["data"], path),
         method=settings_from_mapping(MethodSettings, values["method"]),
@@ -175,6 +181,24 @@ def load_settings(path: Path) -> ExperimentSettings:
         training_of=training_of,
         report=settings_from_mapping(ReportSettings, values["report"]),
     )
+    _check_shared_stages(settings, path.name)
+    return settings
+
+
+def _check_shared_stages(settings: ExperimentSettings, file_name: str) -> None:
+    """Systems on one backbone train it once, so they must ask for the same."""
+    first_on: dict[str, str] = {}
+    for name in settings.systems:
+        backbone = SYSTEMS[name].backbone
+        if backbone is None:
+            continue
+        first = first_on.setdefault(backbone, name)
+        ours, theirs = (settings.training_for(n).of_stage_1() for n in (name, first))
+        if changed := [key for key in ours if ours[key] != theirs[key]]:
+            raise ConfigError(
+                f"{file_name}: {name!r} and {first!r} share {backbone}, but differ in "
+                f"{', '.join(changed)} of its training"
+            )
 
 
 def _data(values: Mapping[str, Any], path: Path) -> PhantomData | ArchiveData:

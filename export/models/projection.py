@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,7 +28,8 @@ class Projection(nn.Module):
 
         ``radiomics`` is taken and left unused, so that both heads train in one loop.
         """
-        return self.linear(deep)
+        with torch.autocast(device_type=deep.device.type, enabled=False):
+            return self.linear(deep)
 
     def forward(self, deep: Tensor, radiomics: Tensor | None = None) -> Tensor:
         """X ``(n, q)`` -> unit embeddings ``(n, embedding_size)``."""

@@ -296,7 +296,7 @@ def _made(results: dict[str, Any]) -> Section:
         "command": made["command"],
         "written at": made["written_at"],
         "seconds for the report": f"{made['seconds']:.0f}",
-        "seconds for all systems and folds": f"{sum(known):.0f}",
+        "seconds of all training epochs (wall)": f"{sum(known):.0f}",
         "git commit of the report": made["git_commit"],
         **{f"version of {name}": value for name, value in made["versions"].items()},
         **results["settings"],
