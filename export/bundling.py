@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from export.dataset import SliceSet
+from export.whole_files import write_json
 from ildsdk.errors import ConfigError
 from ildsdk.settings import MethodSettings
 
@@ -38,12 +39,7 @@ def export_trained(
     from export.provenance import data_hash, model_hash
     from export.to_onnx import export_models
 
-    radiomics_sha256 = hashlib.sha256(slices.radiomics.tobytes()).hexdigest()
-    if trained.description.get("radiomics_sha256") != radiomics_sha256:
-        raise ConfigError(
-            "the prepared set is not the one that this model was trained on (its radiomics "
-            "differ); export with the folder that was given to train"
-        )
+    require_training_set(slices, trained)
     rows = slices.rows_of(trained.held_out_cases)
     rows = rows[np.linspace(0, rows.size - 1, min(n_check, rows.size)).astype(int)]
     identity = model_hash(trained, slices.method)
@@ -67,7 +63,31 @@ def export_trained(
         "n_slices_checked": int(rows.size),
         "bytes": {path.name: path.stat().st_size for path in paths},
     }
-    (out / "export.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "export.json", about)  # last: its presence says that the graphs are there
+
+
+def require_training_set(slices: SliceSet, trained: Any) -> None:
+    """Require the prepared set that a model was trained on.
+
+    Raises
+    ------
+    ConfigError
+        Radiomics, input size, window or another setting of the method differ.
+    """
+    description = trained.description
+    found = {
+        "radiomics": hashlib.sha256(slices.radiomics.tobytes()).hexdigest(),
+        "method": dataclasses.asdict(slices.method),
+    }
+    expected = {
+        "radiomics": description.get("radiomics_sha256"),
+        "method": description.get("method"),
+    }
+    if changed := [name for name in found if found[name] != expected[name]]:
+        raise ConfigError(
+            f"the prepared set is not the one that this model was trained on "
+            f"({' and '.join(changed)} differ); give the folder that was given to train"
+        )
 
 
 def assemble_bundle(
@@ -89,14 +109,28 @@ def assemble_bundle(
     ----------
     data : mapping or None
         How the training archive was made, for provenance and model card; None: not known.
+
+    Raises
+    ------
+    ConfigError
+        ONNX files or evaluation are of another model.
+    ModelError
+        The folder exists, or the parts do not fit together.
     """
     from export.model_card import model_card
-    from export.provenance import git_commit, versions
+    from export.provenance import git_commit, model_hash, versions
     from export.to_onnx import BACKBONE_NAME, EXPLAIN_NAME, FUSION_NAME
     from ildsdk.bundle import write_bundle
 
     exported = json.loads((onnx_folder / "export.json").read_text(encoding="utf-8"))
     figures = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
+    identity = model_hash(trained, method)
+    for what, theirs in (("ONNX files", exported), ("evaluation", figures)):
+        if theirs.get("model_hash") != identity:
+            raise ConfigError(
+                f"the {what} belong to model {str(theirs.get('model_hash'))[:12]}, the training "
+                f"folder holds model {identity[:12]}; export and evaluate this one first"
+            )
     about: dict[str, Any] = {
         "name": name,
         "license": license,

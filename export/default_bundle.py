@@ -20,6 +20,7 @@ from typing import Any
 
 from export.dataset import SliceSet, load_slice_set
 from export.train_settings import TrainSettings
+from export.whole_files import write_json
 from ildsdk.errors import ConfigError
 from ildsdk.settings import MethodSettings
 
@@ -50,8 +51,6 @@ class DefaultBundleSettings:
         Rows and columns of a phantom slice.
     difficulty : float
         0 to 1, see ``export.phantom``.
-    n_index_cases_per_label : int or None
-        Training cases of each class in the index; None takes all.
     input_size : int
         Side of the model input in pixels.
     trunk_schedule : tuple of (int, int)
@@ -67,7 +66,6 @@ class DefaultBundleSettings:
     phantom_seed: int = 1000
     phantom_size: int = 512
     difficulty: float = 0.5
-    n_index_cases_per_label: int | None = None
     input_size: int = INPUT_SIZE
     trunk_schedule: tuple[tuple[int, int], ...] = ((112, 8),)
     n_epochs: int = 3
@@ -136,9 +134,8 @@ def make_default_bundle(
     if not (folder / "index").exists():
         say("index")
         archive = work / "archive"
-        cases = _index_cases(trained.train_cases, archive, settings.n_index_cases_per_label)
         build_index_from_cases(
-            folder / "index", archive / "cases.csv", cases, folder / "bundle",
+            folder / "index", archive / "cases.csv", list(trained.train_cases), folder / "bundle",
             _held_out_calibration(folder / "evaluation"), show_progress,
         )  # fmt: skip
     return folder / "bundle"
@@ -164,7 +161,7 @@ def train_and_evaluate(
     from export.evaluate import evaluate
     from export.train import MODEL_NAME, load_trained, train
 
-    _check_shared_settings(work, settings)
+    _check_settings(work, settings)
     _make_archive(work / "archive", settings, n_processes, show_progress)
     folder = work / f"size-{settings.input_size}"
     slices = _prepared(work, settings.input_size, n_processes, say, show_progress)
@@ -270,32 +267,27 @@ def _held_out_calibration(evaluation: Path) -> tuple[float, str]:
     return threshold, "percentile 1 of best scores of held-out cases"
 
 
-def _index_cases(train_cases: tuple[str, ...], archive: Path, n_per_label: int | None) -> list[str]:
-    from ildsdk.ingest import read_cases_csv
-
-    known = set(train_cases)
-    by_label: dict[str, list[str]] = {}
-    for case in read_cases_csv(archive / "cases.csv"):
-        if case.case_id in known:
-            by_label.setdefault(case.label, []).append(case.case_id)
-    return [case for cases in by_label.values() for case in sorted(cases)[:n_per_label]]
-
-
-def _check_shared_settings(work: Path, settings: DefaultBundleSettings) -> None:
-    """Archive and trunk belong to all input sizes; a size's own training checks itself."""
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / "default-bundle.json"
-    ours = {
+def _check_settings(work: Path, settings: DefaultBundleSettings) -> None:
+    """Archive and trunk are those of all input sizes, the last epochs those of one."""
+    shared = {
         **settings.archive_facts(),
-        "trunk": json.loads(json.dumps(dataclasses.asdict(settings.trunk_training()))),
+        "trunk": dataclasses.asdict(settings.trunk_training()),
     }
+    own = dataclasses.asdict(settings.final_training())
+    _compare_settings(work / "default-bundle.json", shared)
+    _compare_settings(work / f"size-{settings.input_size}" / "training.json", own)
+
+
+def _compare_settings(path: Path, ours: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ours = json.loads(json.dumps(ours))
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(key for key in ours if ours[key] != theirs.get(key))
         if changed:
             raise ConfigError(
-                f"work folder {work.name!r} was begun with other settings ({', '.join(changed)}); "
+                f"{path.parent.name!r} was begun with other settings ({', '.join(changed)}); "
                 "use another --work folder or delete it"
             )
     else:
-        path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+        write_json(path, ours)

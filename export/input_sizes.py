@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 
 from export.default_bundle import DefaultBundleSettings, Say, train_and_evaluate
+from export.whole_files import write_json
 
 _N_ROUNDS = 30
 _N_WARM = 3
@@ -79,8 +80,7 @@ def compare_input_sizes(
             "onnxruntime": onnxruntime.__version__,
         },
     }
-    text = json.dumps(result, indent=1, allow_nan=False)
-    (work / "input-sizes.json").write_text(text + "\n", encoding="utf-8")
+    write_json(work / "input-sizes.json", result)
     return result
 
 
@@ -149,8 +149,8 @@ def markdown_table(result: dict[str, Any], settings: DefaultBundleSettings) -> s
         "by case. Network: backbone and fusion net of one slice, median of "
         f"{_N_ROUNDS} in turns, {machine['threads']} threads on {machine['cpus']} cores of "
         f"{machine['processor']}, ONNX Runtime {machine['onnxruntime']}. Weights are stored as "
-        "float32 or as int8 with one scale per channel; the network runs in float32 either way, "
-        "so its time is the same.",
+        "float32 or as int8 with one scale per channel (files: backbone, fusion net and the graph "
+        "of activation maps); the network runs in float32 either way, timed with int8 files.",
         "",
         "| input | weights | files, MB | F1 | precision@10 | mAP | case top-1 | network, ms |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",

@@ -62,7 +62,7 @@ def install_defaults(finished: Path, archive: Path, data: Path) -> dict[str, int
     if sum(sizes.values()) > MAX_BYTES:
         raise ConfigError(
             f"bundle, index and demo study have {sum(sizes.values())} bytes, {MAX_BYTES} at most; "
-            "index fewer cases (--index-cases)"
+            "make it of fewer cases"
         )
     data.mkdir(parents=True, exist_ok=True)
     for name in ("bundle", "index"):

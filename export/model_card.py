@@ -135,8 +135,9 @@ def _metrics(figures: Mapping[str, Any]) -> list[str]:
     return [
         "Class of the most similar slice of another case (precision, recall, F1, mean over "
         f"classes), share of right classes among the first {first.get('top_n', UNKNOWN)}, mean "
-        "average precision, majority over the slices of a case, distances within and between "
-        "classes with s (eq. 16) and Rousseeuw's silhouette."
+        "average precision, class of the best-ranked case (by the mean over the query slices of "
+        "the best cosine that a case reaches), distances within and between classes with "
+        "s (eq. 16) and Rousseeuw's silhouette."
     ]
 
 

@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 64
 
 
 def model_hash(trained: Any, method: MethodSettings) -> str:
-    """SHA-256 (hex) over method, label names and the float32 weights of both networks.
+    """SHA-256 (hex) over method, label names, GeM p, scaler and the float32 weights.
 
     It stands in the metadata of each exported graph and in the bundle's provenance, so that a
     loose file can be traced to its bundle. The bundle hash itself cannot: it covers these files,
@@ -33,7 +33,13 @@ def model_hash(trained: Any, method: MethodSettings) -> str:
     method : MethodSettings
     """
     digest = hashlib.sha256()
-    _add_json(digest, {"method": dataclasses.asdict(method), "labels": list(trained.label_names)})
+    about = {
+        "method": dataclasses.asdict(method),
+        "labels": list(trained.label_names),
+        "gem_p": trained.backbone.gem.p,
+        "scaler": trained.scaler.to_dict(),
+    }
+    _add_json(digest, about)
     for part in ("backbone", "fusion"):
         for name, value in sorted(getattr(trained, part).state_dict().items()):
             if value.is_floating_point():  # counters of batch norm change no answer

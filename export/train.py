@@ -14,12 +14,13 @@ from export.augment import AugmentSettings
 from export.dataset import SliceSet
 from export.leaks import require_no_leak
 from export.models.backbone import Backbone
+from export.models.heads import Head
 from export.models.ild_ffn import IldFfn
 from export.models.resnet import ResNet50
 from export.sampling import split_cases
 from export.systems import SYSTEMS, System
 from export.train_backbone import classify
-from export.train_contrast import Head, contrast
+from export.train_contrast import contrast
 from export.train_settings import TrainSettings
 from export.trained_system import MODEL_NAME, TrainedSystem
 from export.training_data import hold_out_validation

@@ -30,6 +30,8 @@ from export.training_loop import (
 from ildsdk.errors import ConfigError
 
 CHECKPOINT_NAME = "classify.pt"
+MAX_GRADIENT_NORM = 5.0
+"""Gradients of a step are scaled down to this norm: keeps a random start from diverging."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,7 @@ def classify(
             loss = functional.cross_entropy(logits, truth, label_smoothing=settings.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 5.0)
+            nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             optimizer.step()
             total_loss += loss.item()
             n_right += int((logits.argmax(dim=1) == truth).sum())

@@ -17,9 +17,8 @@ from export.augment import AugmentSettings
 from export.checkpoints import Checkpoint, Entry, state_sha256
 from export.dataset import SliceSet
 from export.losses import PROXY_LEARNING_RATE_FACTOR, make_loss
-from export.models.ild_ffn import IldFfn
-from export.models.projection import Projection
-from export.models.resnet import N_DEEP_FEATURES, ResNet50
+from export.models.heads import Head, make_head
+from export.models.resnet import ResNet50
 from export.precision import autocast
 from export.sampling import PairSampler
 from export.train_settings import TrainSettings
@@ -36,7 +35,6 @@ from ildsdk.errors import ConfigError
 from ildsdk.radiomics.scaler import FeatureScaler
 
 CHECKPOINT_NAME = "contrast.pt"
-Head = IldFfn | Projection
 _MAX_STORED = 400
 
 
@@ -57,15 +55,6 @@ class Contrasted:
     backbone: ResNet50
     head: Head
     log: list[Entry]
-
-
-def make_head(name: str, n_radiomics: int, embedding_size: int) -> Head:
-    """A randomly started head by its name in :mod:`export.systems`."""
-    if name == "ild-ffn":
-        return IldFfn(N_DEEP_FEATURES, n_radiomics, embedding_size)
-    if name == "projection":
-        return Projection(N_DEEP_FEATURES, embedding_size)
-    raise ValueError(f"head is {name!r}, expected 'ild-ffn' or 'projection'")
 
 
 def contrast(

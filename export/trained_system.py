@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from export.dataset import SliceSet
 from export.models.backbone import Backbone, make_backbone
+from export.models.heads import Head, make_head
 from export.precision import autocast
 from export.systems import SYSTEMS, System
-from export.train_contrast import Head, make_head
 from ildsdk.errors import ConfigError
 from ildsdk.radiomics.scaler import FeatureScaler
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
 
 from export.cli.options import FOLDER, say, typed_errors
 from export.default_bundle import INPUT_SIZE, DefaultBundleSettings
+from export.whole_files import write_whole
 
 _WORK = click.option("--work", type=FOLDER, default=Path("work/default-bundle"), show_default=True)
 _PROCESSES = click.option("--processes", default=2, show_default=True)
-_INDEX_CASES = click.option(
-    "--index-cases", type=int, help="Indexed cases of each class; default: all trained on."
-)
 
 
 @click.command("default-bundle")
@@ -22,10 +19,9 @@ _INDEX_CASES = click.option(
 @click.option(
     "--input-size", default=INPUT_SIZE, show_default=True, help="Side of the model input."
 )
-@_INDEX_CASES
 @_PROCESSES
 @typed_errors
-def default_bundle(work: Path, input_size: int, index_cases: int | None, processes: int) -> None:
+def default_bundle(work: Path, input_size: int, processes: int) -> None:
     """Everything from nothing: phantom, prepare, train, ONNX, evaluate, bundle, index.
 
     Each stage has its folder in --work and is skipped when complete; a killed run goes on
@@ -33,7 +29,7 @@ def default_bundle(work: Path, input_size: int, index_cases: int | None, process
     """
     from export.default_bundle import make_default_bundle
 
-    settings = DefaultBundleSettings(input_size=input_size, n_index_cases_per_label=index_cases)
+    settings = DefaultBundleSettings(input_size=input_size)
     folder = make_default_bundle(work, settings, n_processes=processes, say=say)
     click.echo(folder)
     click.echo((folder.parent / "evaluation" / "evaluation.md").read_text(encoding="utf-8"))
@@ -56,9 +52,9 @@ def input_sizes(work: Path, sizes: tuple[int, ...], document: Path | None, proce
 
     settings = DefaultBundleSettings()
     result = compare_input_sizes(work, settings, sizes, n_processes=processes, say=say)
-    text = markdown_table(result, dataclasses.replace(settings))
+    text = markdown_table(result, settings)
     if document is not None:
-        document.write_text(text, encoding="utf-8")
+        write_whole(document, text.encode())
     click.echo(text)
 
 

@@ -91,8 +91,8 @@ class ReportSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.top_n, int) and self.top_n >= 10):
-            raise ConfigError(f"top_n is {self.top_n!r}, expected 10 or more")
+        if not (isinstance(self.top_n, int) and self.top_n >= 5):
+            raise ConfigError(f"top_n is {self.top_n!r}, expected 5 or more")
         if not (isinstance(self.n_bootstrap, int) and self.n_bootstrap >= 1):
             raise ConfigError(f"n_bootstrap is {self.n_bootstrap!r}, expected 1 or more")
 
