@@ -115,6 +115,8 @@ def train_system(
         if stray := sorted(set(validation) - set(train_cases)):
             raise ConfigError(f"validation case {stray[0]!r} is not a training case")
         fitted = sorted(set(train_cases) - set(validation))
+    if validation:
+        require_no_leak(slices, fitted, validation)
     shared: dict[str, Any] = {
         "validation_cases": validation,
         "watched_cases": held_out,

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ildsdk.reports.map_colors import color_table
-from ildsdk.reports.map_view import MIN_POSITIVE
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from export.explain.scoring import on_slice
+from ildsdk.reports.map_colors import color_table
+from ildsdk.reports.map_view import MIN_POSITIVE
 
 _SIDE, _GAP, _BAR, _TEXT = 240, 8, 90, 40
 _OUTLINE = (64, 224, 255)  # a color that neither tissue nor the scale has
