@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ildsdk._version import __version__
-from ildsdk.errors import IldError, ModelError
+from ildsdk.errors import ConfigError, IldError, ModelError
 from ildsdk.radiomics.names import FEATURE_NAMES, FEATURE_SET_VERSION
 from ildsdk.radiomics.scaler import FeatureScaler
 from ildsdk.settings import MethodSettings, settings_from_mapping
@@ -104,6 +104,28 @@ class Bundle:
         if not self.has_model_card:
             return None
         return (self.folder / CARD_NAME).read_text(encoding="utf-8")
+
+    @property
+    def held_out_threshold(self) -> float:
+        """Threshold of "no similar case" as measured on the cases held out of training.
+
+        Raises
+        ------
+        ConfigError
+            The bundle's figures hold none.
+        """
+        try:
+            threshold = float(self.figures["systems"]["fusion"]["no_match_threshold"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"bundle {self.name!r} holds no threshold measured on held-out cases; leave the "
+                "option out to measure one on the index, or evaluate the bundle before it is made"
+            ) from error
+        if not -1 <= threshold <= 1:
+            raise ConfigError(
+                f"bundle {self.name!r} holds the threshold {threshold}, expected a cosine"
+            )
+        return threshold
 
     @classmethod
     def open(cls, folder: str | Path) -> Bundle:

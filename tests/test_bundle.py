@@ -9,7 +9,7 @@ import pytest
 
 from ildsdk import defaults
 from ildsdk.bundle import Bundle, write_bundle
-from ildsdk.errors import ModelError
+from ildsdk.errors import ConfigError, ModelError
 from tests.bundle_factory import write_tiny_bundle
 
 
@@ -37,6 +37,16 @@ def test_round_trip(intact: Path) -> None:
     assert bundle.is_synthetic
     assert bundle.scaler.mean.shape == (102,)
     assert len(bundle.bundle_hash) == 64
+
+
+def test_threshold_of_held_out_cases_is_that_of_the_figures(copy: Path) -> None:
+    with pytest.raises(ConfigError, match="no threshold measured on held-out cases"):
+        _ = Bundle.open(copy).held_out_threshold
+    edit_manifest(copy, figures={"systems": {"fusion": {"no_match_threshold": 0.71}}})
+    assert Bundle.open(copy).held_out_threshold == 0.71
+    edit_manifest(copy, figures={"systems": {"fusion": {"no_match_threshold": 7}}})
+    with pytest.raises(ConfigError, match="expected a cosine"):
+        _ = Bundle.open(copy).held_out_threshold
 
 
 def test_hash_follows_weights_and_ignores_reading_matter(tmp_path: Path, copy: Path) -> None:

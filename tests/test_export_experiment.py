@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,18 @@ def test_one_slice_on_both_sides_ends_the_run(whole_run, tiny_file, tmp_path) ->
     assert not any(tmp_path.iterdir())
 
 
+def test_results_of_other_folds_are_not_taken_over(whole_run, tiny_file, tmp_path) -> None:
+    work = tmp_path / "copy"
+    shutil.copytree(whole_run, work)
+    settings = load_settings(tiny_file)
+    slices = load_slice_set(work / "prepared")
+    folds = run.checked_folds(slices, settings)
+    arguments = {"fold": 0, "say": lambda line: None, "show_progress": False}
+    run.run_system(work / "fold-0", slices, folds[0], SYSTEMS["omic"], settings, **arguments)
+    with pytest.raises(ConfigError, match="fold-0/omic was trained on other data or folds"):
+        run.run_system(work / "fold-0", slices, folds[1], SYSTEMS["omic"], settings, **arguments)
+
+
 def test_other_settings_in_a_begun_folder_are_refused(whole_run, tmp_path) -> None:
     path = tmp_path / "other.toml"
     path.write_text(TINY.replace("seed = 11", "seed = 12"))
@@ -165,6 +178,17 @@ def test_other_settings_in_a_begun_folder_are_refused(whole_run, tmp_path) -> No
         (("[report]", "[training.resnet]\n[report]"), r"\[training.resnet\] names no system"),
         (("[data]", '[data]\nsource = "dicom"'), "data.source is 'dicom'"),
         (("[data]", "[data"), "is not TOML"),
+        (("n_bootstrap = 50", "n_bootstrap = 0"), "n_bootstrap is 0"),
+        (("n_bootstrap = 50", "top_n = 3"), "top_n is 3"),
+        (
+            ('"omic"]', '"resnet50", "ild-ffn-scl"]\n[training.ild-ffn-scl]\nbatch_size = 4'),
+            "share resnet50, but differ in batch_size",
+        ),
+        (
+            ("[report]", '[initial_weights]\nresnet = "x"\n[report]'),
+            "initial_weights.resnet is unk",
+        ),
+        (("[report]", '[initial_weights]\nresnet50 = "x"\n[report]'), "there is no file 'x'"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(tmp_path, change, message) -> None:
@@ -190,6 +214,13 @@ def test_paper_experiment_holds_the_papers_hyper_parameters() -> None:
     settings = load_settings(BUILT_IN / "paper.toml")
     training = settings.training_for("ild-ffn-scl")
     assert settings.method.input_size == 512
+    assert (training.batch_size, training.fusion_per_class) == (8, 2)
+    assert (training.optimizer, training.learning_rate, training.weight_decay) == (
+        "adam",
+        1e-4,
+        1e-6,
+    )
+    assert training.schedule == ((512, 100),)
     assert (training.fusion_learning_rate, training.fusion_weight_decay) == (1e-4, 1e-6)
     assert (training.fusion_epochs, training.margin, training.partners) == (100, 0.7, "set")
     assert settings.data.cases_per_label == 20

@@ -64,6 +64,8 @@ def run_experiment(
     """
     work.mkdir(parents=True, exist_ok=True)
     _check_settings(work, settings, command)
+    if settings.initial_weights:
+        say("initial weights: check that their license allows what you will do with the models")
     slices = _prepared(work / "prepared", settings, n_processes, say, show_progress)
     say("checking that nothing leaks between training and test cases")
     folds = checked_folds(slices, settings)
@@ -130,6 +132,7 @@ def run_system(
     held_out = set(test_cases)
     train_cases = sorted(set(slices.case_ids) - held_out)
     say(f"fold {fold}: {system.title}")
+    weights = settings.initial_weights.get(system.backbone or "")
     trained = train_system(
         slices,
         train_cases,
@@ -138,6 +141,7 @@ def run_system(
         settings.training_for(system.name),
         classify_folder=folder / f"classify-{system.backbone}",
         maps_path=folder / f"maps-{system.backbone}.npy",
+        initial_weights=None if weights is None else Path(weights),
         show_progress=show_progress,
     )
     vectors = trained.embed(slices)
@@ -201,6 +205,8 @@ def _check_settings(work: Path, settings: ExperimentSettings, command: str) -> N
     report = ours.pop("report")
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        # Absent where the folder was begun before the setting came: then nothing was set.
+        theirs.setdefault("initial_weights", {})
         changed = sorted(key for key in ours if ours[key] != theirs.get(key))
         if changed:
             raise ConfigError(

@@ -105,6 +105,8 @@ class ExperimentSettings:
     ----------
     name : str
         Stands in the report.
+    initial_weights : dict
+        Backbone name to a state dict in torchvision's naming; the others start at random.
     systems : tuple of str
         Names of :data:`export.systems.SYSTEMS` to train and compare.
     training : TrainSettings
@@ -118,6 +120,7 @@ class ExperimentSettings:
     data: PhantomData | ArchiveData
     method: MethodSettings
     folds: FoldSettings
+    initial_weights: dict[str, str]
     systems: tuple[str, ...]
     training: TrainSettings
     training_of: dict[str, TrainSettings]
@@ -162,7 +165,7 @@ def load_settings(path: Path) -> ExperimentSettings:
         raise ConfigError(f"{path.name} is not TOML: {error}") from error
     values.setdefault("name", path.stem)
     values.setdefault("systems", list(SYSTEMS))
-    for table in ("data", "method", "folds", "training", "report"):
+    for table in ("data", "method", "folds", "training", "report", "initial_weights"):
         if not isinstance(values.setdefault(table, {}), dict):
             raise ConfigError(f"{table} in {path.name} is a value, expected a table [{table}]")
     known = {field.name for field in dataclasses.fields(ExperimentSettings)} - {"training_of"}
@@ -176,6 +179,7 @@ def load_settings(path: Path) -> ExperimentSettings:
         data=_data(values["data"], path),
         method=settings_from_mapping(MethodSettings, values["method"]),
         folds=settings_from_mapping(FoldSettings, values["folds"]),
+        initial_weights=_initial_weights(values["initial_weights"], path),
         systems=_systems(values["systems"]),
         training=training,
         training_of=training_of,
@@ -211,6 +215,19 @@ def _data(values: Mapping[str, Any], path: Path) -> PhantomData | ArchiveData:
         absolute = str((path.resolve().parent / found.cases_csv).resolve())
         return dataclasses.replace(found, cases_csv=absolute)
     raise ConfigError(f"data.source is {source!r}, expected 'phantom' or 'archive'")
+
+
+def _initial_weights(values: Mapping[str, Any], path: Path) -> dict[str, str]:
+    backbones = sorted({system.backbone for system in SYSTEMS.values() if system.backbone})
+    found = {}
+    for name, file in values.items():
+        if name not in backbones:
+            raise ConfigError(f"initial_weights.{name} is unknown (known: {', '.join(backbones)})")
+        absolute = (path.resolve().parent / str(file)).resolve()
+        if not absolute.is_file():
+            raise ConfigError(f"initial_weights.{name}: there is no file {absolute.name!r}")
+        found[name] = str(absolute)
+    return found
 
 
 def _systems(names: Any) -> tuple[str, ...]:

@@ -58,6 +58,12 @@ for _command in (list_, remove, compact, repair, calibrate, export, import_, mer
 @_every_mm_option
 @_allow_option
 @_maps_option
+@click.option(
+    "--threshold-from-bundle",
+    is_flag=True,
+    help="Take the threshold of 'no similar case' that the bundle measured on held-out cases: "
+    "right where the indexed cases were also trained on [default: measured on the index].",
+)
 @runtime_options
 @quiet_option
 def build(
@@ -69,6 +75,7 @@ def build(
     every_mm: float,
     allow_empty_cases: bool,
     with_maps: bool | None,
+    threshold_from_bundle: bool,
     runtime: dict[str, Any],
     quiet: bool,
 ) -> None:
@@ -80,6 +87,9 @@ def build(
 
     cases = read_cases_csv(cases_csv)
     opened = Bundle.open(bundle or defaults.bundle_path())
+    calibration = None
+    if threshold_from_bundle:
+        calibration = (opened.held_out_threshold, "held-out cases of the bundle's training")
     with progress_bar("case", quiet=quiet) as progress:
         report = build_index(
             out,
@@ -89,6 +99,7 @@ def build(
             settings=RuntimeSettings(**runtime),
             every_mm=every_mm,
             allow_empty_cases=allow_empty_cases,
+            calibration=calibration,
             with_maps=with_maps,
             is_synthetic=synthetic,
             progress=progress,
