@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Older pip knows no dependency groups.
 PIP_REQUIREMENT := pip>=25.1
 
-.PHONY: help demo test check lint bench model clean
+.PHONY: help demo test check lint bench model experiment clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
@@ -46,8 +46,11 @@ check: lint test  ## Static checks, then the tests
 bench: $(VENV)/.dev  ## Run the benchmarks
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-enable -p no:cacheprovider
 
-model: $(VENV)/.dev  ## Rebuild the embedded phantom bundle and index (about an hour on 2 cores)
+model: $(VENV)/.dev  ## Rebuild the embedded phantom bundle and index
 	$(BIN)/python -m export default-bundle
+
+experiment: $(VENV)/.dev  ## Six systems, five folds by case, on phantoms, with report
+	$(BIN)/python -m export experiment small.toml
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out

@@ -1,24 +1,26 @@
 """The embedded default bundle and index, from nothing: phantom CT to evaluated, indexed bundle.
 
-Stages, each with its own folder in the work folder and skipped when that is complete:
-archive -> prepared -> training -> onnx -> evaluation -> bundle -> index.
+Stages, each with its own folder in the work folder and skipped when that is complete::
+
+    archive/                phantom DICOM with cases.csv
+    trunk/                  ResNet-50 trained on small inputs: where every input size starts
+    size-160/               one folder an input size
+        prepared/ training/ onnx/ evaluation/ bundle/ index/
+
+Several input sizes share archive and trunk; :mod:`export.input_sizes` compares them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from export.dataset import SliceSet, load_slice_set
 from export.train_settings import TrainSettings
+from export.whole_files import write_json
 from ildsdk.errors import ConfigError
 from ildsdk.settings import MethodSettings
 
@@ -27,7 +29,10 @@ INTENDED_USE = (
     "say nothing about any real patient and must not be used for diagnosis or any clinical "
     "decision."
 )
-_SETTINGS_NAME = "default-bundle.json"
+INPUT_SIZE = 160
+"""Chosen by the table in docs/input-size.md."""
+TRUNK_WEIGHTS = "resnet50.safetensors"
+Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +51,14 @@ class DefaultBundleSettings:
         Rows and columns of a phantom slice.
     difficulty : float
         0 to 1, see ``export.phantom``.
-    n_index_cases_per_label : int or None
-        Training cases of each class in the index; None takes all.
+    input_size : int
+        Side of the model input in pixels.
+    trunk_schedule : tuple of (int, int)
+        Stage 1 on small inputs, shared by all input sizes: (side, epochs).
+    n_epochs : int
+        Epochs of stage 1 at ``input_size``, from the trunk's weights.
+    training : TrainSettings
+        Everything else; its ``schedule`` is set by the two above.
     """
 
     n_cases_per_label: int = 24
@@ -55,11 +66,14 @@ class DefaultBundleSettings:
     phantom_seed: int = 1000
     phantom_size: int = 512
     difficulty: float = 0.5
-    n_index_cases_per_label: int | None = None
-    method: MethodSettings = dataclasses.field(
-        default_factory=lambda: MethodSettings(input_size=160)
+    input_size: int = INPUT_SIZE
+    trunk_schedule: tuple[tuple[int, int], ...] = ((112, 8),)
+    n_epochs: int = 3
+    training: TrainSettings = dataclasses.field(
+        default_factory=lambda: TrainSettings(
+            precision="auto", fusion_epochs=5, fusion_learning_rate=3e-4
+        )
     )
-    training: TrainSettings = dataclasses.field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_held_out_per_label <= self.n_cases_per_label - 2:
@@ -68,6 +82,22 @@ class DefaultBundleSettings:
                 f"{self.n_cases_per_label - 2} of {self.n_cases_per_label} cases"
             )
 
+    def archive_facts(self) -> dict[str, Any]:
+        """How the archive is made, for provenance and model card."""
+        names = (
+            "n_cases_per_label", "n_held_out_per_label", "phantom_seed", "phantom_size",
+            "difficulty",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def trunk_training(self) -> TrainSettings:
+        """Settings of the shared trunk."""
+        return dataclasses.replace(self.training, schedule=self.trunk_schedule)
+
+    def final_training(self) -> TrainSettings:
+        """Settings at the final input size."""
+        return dataclasses.replace(self.training, schedule=((self.input_size, self.n_epochs),))
+
 
 def make_default_bundle(
     work: Path,
@@ -75,7 +105,7 @@ def make_default_bundle(
     *,
     name: str = "phantom-default",
     n_processes: int = 2,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     show_progress: bool = True,
 ) -> Path:
     """Run every stage that is not complete; returns the bundle folder (index beside it).
@@ -87,67 +117,85 @@ def make_default_bundle(
     ModelError
         The exported graphs differ from the trained networks.
     """
+    from export.bundling import assemble_bundle, build_index_from_cases
+    from export.train import MODEL_NAME, load_trained
+
+    folder = train_and_evaluate(
+        work, settings, n_processes=n_processes, say=say, show_progress=show_progress
+    )
+    trained = load_trained(folder / "training" / MODEL_NAME)
+    if not (folder / "bundle").exists():
+        say("bundle")
+        assemble_bundle(
+            folder / "bundle", name, trained, folder / "onnx", folder / "evaluation",
+            MethodSettings(input_size=settings.input_size), is_synthetic=True,
+            license="Apache-2.0", intended_use=INTENDED_USE, data=settings.archive_facts(),
+        )  # fmt: skip
+    if not (folder / "index").exists():
+        say("index")
+        archive = work / "archive"
+        build_index_from_cases(
+            folder / "index", archive / "cases.csv", list(trained.train_cases), folder / "bundle",
+            _held_out_calibration(folder / "evaluation"), show_progress,
+        )  # fmt: skip
+    return folder / "bundle"
+
+
+def train_and_evaluate(
+    work: Path,
+    settings: DefaultBundleSettings,
+    *,
+    n_processes: int = 2,
+    say: Say = lambda line: None,
+    show_progress: bool = True,
+) -> Path:
+    """Run the stages up to the evaluation for one input size; returns its folder.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As :func:`make_default_bundle`.
+    """
     # Imported here: torch takes a second, and `--help` should not.
+    from export.bundling import export_trained
     from export.evaluate import evaluate
     from export.train import MODEL_NAME, load_trained, train
 
     _check_settings(work, settings)
-    archive = work / "archive"
-    if not (archive / "cases.csv").exists():
-        say("phantom archive")
-        make_archive(archive, settings, n_processes, show_progress)
-    prepared = work / "prepared"
-    if not (prepared / "table.json").exists():
-        say("prepare")
-        from export.prepare import archive_sources, prepare
-
-        prepare(
-            archive_sources(archive / "cases.csv"), prepared, settings.method,
-            n_processes=n_processes, show_progress=show_progress,
-        )  # fmt: skip
-    slices = load_slice_set(prepared)
-    if not (work / "training" / MODEL_NAME).exists():
-        say("train")
+    _make_archive(work / "archive", settings, n_processes, show_progress)
+    folder = work / f"size-{settings.input_size}"
+    slices = _prepared(work, settings.input_size, n_processes, say, show_progress)
+    test_share = settings.n_held_out_per_label / settings.n_cases_per_label
+    if not (folder / "training" / MODEL_NAME).exists():
+        trunk = _trunk(work, settings, test_share, n_processes, say, show_progress)
+        say(f"train at {settings.input_size} px")
         train(
-            slices, work / "training", settings.training,
-            test_share=settings.n_held_out_per_label / settings.n_cases_per_label,
-            show_progress=show_progress,
+            slices, folder / "training", settings.final_training(),
+            test_share=test_share, initial_weights=trunk, show_progress=show_progress,
         )  # fmt: skip
-    trained = load_trained(work / "training" / MODEL_NAME)
-    onnx_folder = work / "onnx"
-    if not (onnx_folder / "export.json").exists():
+    trained = load_trained(folder / "training" / MODEL_NAME)
+    if not (folder / "onnx" / "export.json").exists():
         say("export to ONNX")
-        export_trained(slices, trained, onnx_folder, say=say)
-    evaluation = work / "evaluation"
-    if not (evaluation / "evaluation.md").exists():
+        export_trained(slices, trained, folder / "onnx", say=say)
+    if not (folder / "evaluation" / "evaluation.md").exists():
         say("evaluate")
         evaluate(
-            slices, trained, onnx_folder, evaluation, is_synthetic=True,
+            slices, trained, folder / "onnx", folder / "evaluation", is_synthetic=True,
             n_threads=settings.training.n_threads, show_progress=show_progress,
         )  # fmt: skip
-    bundle_folder = work / "bundle"
-    if not bundle_folder.exists():
-        say("bundle")
-        assemble_bundle(
-            bundle_folder, name, trained, onnx_folder, evaluation, settings.method,
-            is_synthetic=True, license="Apache-2.0", intended_use=INTENDED_USE,
-        )  # fmt: skip
-    if not (work / "index").exists():
-        say("index")
-        index_cases = _index_cases(trained.train_cases, archive, settings.n_index_cases_per_label)
-        build_index_from_cases(
-            work / "index", archive / "cases.csv", index_cases, bundle_folder,
-            _held_out_calibration(evaluation), show_progress,
-        )  # fmt: skip
-    return bundle_folder
+    return folder
 
 
-def make_archive(
+def _make_archive(
     archive: Path, settings: DefaultBundleSettings, n_processes: int, show_progress: bool
 ) -> None:
-    """Write the phantom DICOM archive with its ``cases.csv``."""
+    """Write the phantom DICOM archive with its ``cases.csv``, unless it is there."""
+    from tqdm import tqdm
+
     from export.phantom import PhantomSettings, write_archive
 
+    if (archive / "cases.csv").exists():
+        return
     with tqdm(total=0, desc="phantom", unit="case", disable=not show_progress) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -164,104 +212,48 @@ def make_archive(
         )
 
 
-def export_trained(
-    slices: SliceSet,
-    trained: Any,
-    out: Path,
-    *,
-    compress: bool = True,
-    n_check: int = 24,
-    say: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Export a trained model to ONNX, checked on slices of the held-out cases."""
-    from export.to_onnx import export_models
+def _prepared(
+    work: Path, input_size: int, n_processes: int, say: Say, show_progress: bool
+) -> SliceSet:
+    from export.prepare import prepare
+    from export.sources import archive_sources
 
-    rows = slices.rows_of(trained.held_out_cases)
-    rows = rows[np.linspace(0, rows.size - 1, min(n_check, rows.size)).astype(int)]
-    report = export_models(
-        trained.backbone,
-        trained.fusion,
-        out,
-        images=slices.images[rows].astype(np.float32),
-        radiomics=trained.scaler.transform(slices.radiomics[rows]),
-        compress=compress,
-        say=say,
-    )
-    about = {
-        "parity": [dataclasses.asdict(parity) for parity in report.parity],
-        "compressed_cosine_min": report.compressed_cosine_min,
-        "compressed_cosine_mean": report.compressed_cosine_mean,
-        "n_slices_checked": int(rows.size),
-        "bytes": {path.name: path.stat().st_size for path in (report.backbone, report.fusion)},
-    }
-    (out / "export.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    folder = work / f"size-{input_size}" / "prepared"
+    if (folder / "table.json").exists():
+        return load_slice_set(folder)
+    say(f"prepare at {input_size} px")
+    return prepare(
+        archive_sources(work / "archive" / "cases.csv"), folder,
+        MethodSettings(input_size=input_size),
+        n_processes=n_processes, show_progress=show_progress, say=say,
+    )  # fmt: skip
 
 
-def assemble_bundle(
-    folder: Path,
-    name: str,
-    trained: Any,
-    onnx_folder: Path,
-    evaluation: Path,
-    method: MethodSettings,
-    *,
-    is_synthetic: bool,
-    license: str,
-    intended_use: str,
-) -> None:
-    """Write the bundle folder from the exported graphs, their checks and their evaluation."""
-    from export.to_onnx import BACKBONE_NAME, FUSION_NAME
-    from ildsdk.bundle import write_bundle
-
-    exported = json.loads((onnx_folder / "export.json").read_text(encoding="utf-8"))
-    figures = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
-    write_bundle(
-        folder,
-        name=name,
-        method=method,
-        backbone=onnx_folder / BACKBONE_NAME,
-        fusion=onnx_folder / FUSION_NAME,
-        scaler=trained.scaler,
-        labels=trained.label_names,
-        embedding_size=trained.fusion.linear.out_features,
-        gem_p=trained.backbone.gem.p,
-        is_synthetic=is_synthetic,
-        provenance={
-            "training": trained.description,
-            "export": exported,
-            "git_commit": _git_commit(),
-            "python": platform.python_version(),
-        },
-        figures=figures,
-        license=license,
-        intended_use=intended_use,
-    )
-
-
-def build_index_from_cases(
-    out: Path,
-    cases_csv: Path,
-    case_ids: list[str],
-    bundle_folder: Path,
-    calibration: tuple[float, str],
+def _trunk(
+    work: Path, settings: DefaultBundleSettings, test_share: float, n_processes: int, say: Say,
     show_progress: bool,
-) -> None:
-    """Index the named cases of an archive with the SDK's own index build."""
-    from ildsdk.bundle import Bundle
-    from ildsdk.ingest import build_index, read_cases_csv
+) -> Path:  # fmt: skip
+    """State dict of the shared trunk; the cases held out are those of every input size."""
+    from safetensors.torch import save_file
 
-    wanted = set(case_ids)
-    cases = [case for case in read_cases_csv(cases_csv) if case.case_id in wanted]
-    with tqdm(total=len(cases), desc="index", unit="case", disable=not show_progress) as bar:
-        build_index(
-            out,
-            cases,
-            Bundle.open(bundle_folder),
-            name="phantom-default",
-            calibration=calibration,
-            is_synthetic=True,
-            progress=lambda done, total: bar.update(done - bar.n) and None,
-        )
+    from export.systems import SYSTEMS
+    from export.train import split_and_train
+
+    path = work / "trunk" / TRUNK_WEIGHTS
+    if not path.exists():
+        side = settings.trunk_schedule[-1][0]
+        slices = _prepared(work, side, n_processes, say, show_progress)
+        say(f"train the trunk at {side} px")
+        trained = split_and_train(
+            slices, work / "trunk", settings.trunk_training(), system=SYSTEMS["resnet50"],
+            test_share=test_share, show_progress=show_progress,
+        )  # fmt: skip
+        assert trained.backbone is not None
+        draft = path.with_suffix(".partial")
+        state = {name: value.contiguous() for name, value in trained.backbone.state_dict().items()}
+        save_file(state, draft)
+        draft.replace(path)
+    return path
 
 
 def _held_out_calibration(evaluation: Path) -> tuple[float, str]:
@@ -275,39 +267,27 @@ def _held_out_calibration(evaluation: Path) -> tuple[float, str]:
     return threshold, "percentile 1 of best scores of held-out cases"
 
 
-def _index_cases(train_cases: tuple[str, ...], archive: Path, n_per_label: int | None) -> list[str]:
-    from ildsdk.ingest import read_cases_csv
-
-    known = set(train_cases)
-    by_label: dict[str, list[str]] = {}
-    for case in read_cases_csv(archive / "cases.csv"):
-        if case.case_id in known:
-            by_label.setdefault(case.label, []).append(case.case_id)
-    return [case for cases in by_label.values() for case in sorted(cases)[:n_per_label]]
-
-
 def _check_settings(work: Path, settings: DefaultBundleSettings) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / _SETTINGS_NAME
-    ours = json.loads(json.dumps(dataclasses.asdict(settings)))
+    """Archive and trunk are those of all input sizes, the last epochs those of one."""
+    shared = {
+        **settings.archive_facts(),
+        "trunk": dataclasses.asdict(settings.trunk_training()),
+    }
+    own = dataclasses.asdict(settings.final_training())
+    _compare_settings(work / "default-bundle.json", shared)
+    _compare_settings(work / f"size-{settings.input_size}" / "training.json", own)
+
+
+def _compare_settings(path: Path, ours: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ours = json.loads(json.dumps(ours))
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(key for key in ours if ours[key] != theirs.get(key))
         if changed:
             raise ConfigError(
-                f"work folder {work.name!r} was begun with other settings ({', '.join(changed)}); "
+                f"{path.parent.name!r} was begun with other settings ({', '.join(changed)}); "
                 "use another --work folder or delete it"
             )
     else:
-        path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
-
-
-def _git_commit() -> str | None:
-    root = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
+        write_json(path, ours)

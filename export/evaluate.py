@@ -6,7 +6,6 @@ Runtime. Held-out slices are the queries, the slices of the training cases the i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ import numpy.typing as npt
 import onnxruntime
 from tqdm import tqdm
 
+from export.bundling import require_training_set
 from export.dataset import SliceSet
 from export.measures import retrieval_report
+from export.provenance import model_hash
 from export.to_onnx import BACKBONE_NAME, FUSION_NAME
 from export.train import TrainedModel
+from export.whole_files import write_json, write_whole
 from ildsdk.radiomics.scaler import FeatureScaler
 
 _SYSTEM_TITLES = {
@@ -88,12 +90,14 @@ def evaluate(
     dict
         ``systems``: the measures of :func:`export.measures.retrieval_report` by system.
     """
+    require_training_set(slices, trained)
     vectors = embed_slices(slices, onnx_folder, trained.scaler, n_threads, show_progress)
     query, stored = slices.rows_of(trained.held_out_cases), slices.rows_of(trained.train_cases)
     result: dict[str, Any] = {
         "schema": "export.evaluation/1",
         "is_synthetic": is_synthetic,
         "seed": trained.description["settings"]["seed"],
+        "model_hash": model_hash(trained, slices.method),
         "systems": {
             system: retrieval_report(
                 query_embeddings=values[query],
@@ -108,9 +112,8 @@ def evaluate(
         },
     }
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_without_nan(result), indent=1, allow_nan=False)
-    (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-    (out / "evaluation.md").write_text(markdown_report(result), encoding="utf-8")
+    write_json(out / "evaluation.json", _without_nan(result))
+    write_whole(out / "evaluation.md", markdown_report(result).encode())
     return result
 
 

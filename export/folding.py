@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from export.models.gem import generalized_mean
 from export.models.ild_ffn import IldFfn, outer_product
 from export.models.resnet import GREY_MEAN, GREY_STD, Bottleneck, ResNet50
 
 
 class FoldedBackbone(nn.Module):
-    """``image (n, 1, S, S)`` in [0, 1] -> ``deep_features (n, 2048)``, as :class:`ResNet50` gives.
+    """``image (n, 1, S, S)`` in [0, 1] -> ``deep_features (n, 2048)`` of :class:`ResNet50`.
+
+    The second output is the last feature map, ``(n, 2048, S / 32, S / 32)``, for activation maps.
 
     The three planes of a grey input are equal and normalised alike, so conv1's weights sum
     over their input channels and take the division by the deviation. The mean stays a
@@ -38,12 +41,13 @@ class FoldedBackbone(nn.Module):
                     block.downsample = fuse_conv_bn_eval(*block.downsample)
         self.model = model.requires_grad_(False)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """``(n, 1, S, S) -> (n, 2048)``."""
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """``(n, 1, S, S) -> (n, 2048), (n, 2048, S / 32, S / 32)``."""
         model = self.model
         x = model.maxpool(model.relu(model.conv1(image - GREY_MEAN)))
         x = model.layer4(model.layer3(model.layer2(model.layer1(x))))
-        return model.gem(x)
+        # Not by GeM itself: its cast to float32 would stay in the graph, between two outputs.
+        return generalized_mean(x, model.gem.p, model.gem.eps), x
 
 
 class FoldedFusion(nn.Module):

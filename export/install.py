@@ -17,16 +17,18 @@ MAX_BYTES = 50_000_000
 DEMO_LABEL = "IPF-ILD"
 
 
-def install_defaults(work: Path, data: Path) -> dict[str, int]:
-    """Copy ``bundle`` and ``index`` of a work folder and zip one held-out case as demo study.
+def install_defaults(finished: Path, archive: Path, data: Path) -> dict[str, int]:
+    """Copy ``bundle`` and ``index`` of a finished run and zip one held-out case as demo study.
 
     The demo study is the first held-out case of class ``DEMO_LABEL`` in the order of case ids:
     chosen by rule, not by how well it is answered.
 
     Parameters
     ----------
-    work : Path
-        Work folder of ``default-bundle``, finished.
+    finished : Path
+        Folder of one input size in the work folder of ``default-bundle``.
+    archive : Path
+        Phantom archive in that work folder.
     data : Path
         The package's data folder; what stands there is replaced.
 
@@ -38,34 +40,34 @@ def install_defaults(work: Path, data: Path) -> dict[str, int]:
     Raises
     ------
     ConfigError
-        The work folder is not finished, or the parts are larger than ``MAX_BYTES`` together.
+        The run is not finished, or the parts are larger than ``MAX_BYTES`` together.
     """
     from ildsdk.bundle import Bundle
 
     for name in ("bundle", "index"):
-        if not (work / name).is_dir():
-            raise ConfigError(f"{work.name!r} has no {name}; finish default-bundle first")
-    held_out = Bundle.open(work / "bundle").provenance["training"]["held_out_cases"]
+        if not (finished / name).is_dir():
+            raise ConfigError(f"{finished.name!r} has no {name}; finish default-bundle first")
+    held_out = Bundle.open(finished / "bundle").provenance["training"]["held_out_cases"]
     cases = [
         case
-        for case in read_cases_csv(work / "archive" / "cases.csv")
+        for case in read_cases_csv(archive / "cases.csv")
         if case.case_id in held_out and case.label == DEMO_LABEL
     ]
     demo = _zip_of(min(cases, key=lambda case: case.case_id))
     sizes = {
-        name: sum(path.stat().st_size for path in (work / name).iterdir())
+        name: sum(path.stat().st_size for path in (finished / name).iterdir())
         for name in ("bundle", "index")
     }
     sizes["demo-study.zip"] = len(demo)
     if sum(sizes.values()) > MAX_BYTES:
         raise ConfigError(
             f"bundle, index and demo study have {sum(sizes.values())} bytes, {MAX_BYTES} at most; "
-            "index fewer cases (--index-cases)"
+            "make it of fewer cases"
         )
     data.mkdir(parents=True, exist_ok=True)
     for name in ("bundle", "index"):
         shutil.rmtree(data / name, ignore_errors=True)
-        shutil.copytree(work / name, data / name)
+        shutil.copytree(finished / name, data / name)
     (data / "demo-study.zip").write_bytes(demo)
     return sizes
 

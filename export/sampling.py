@@ -62,9 +62,9 @@ class PairSampler:
     """For each query one positive of its class and one negative of each other class.
 
     This is section 4 of the method. Two ways of going through the data give the same
-    kind of pairs: :meth:`groups` draws partners from the whole set (each query costs
-    N + 1 forward passes); :meth:`batches` draws class-balanced batches in which every slice is
-    a query and finds its partners, so each forward pass serves several pairs.
+    kind of pairs: :meth:`groups` and :meth:`group_batches` draw partners from the whole set
+    (each query costs N + 1 forward passes); :meth:`batches` draws class-balanced batches in
+    which every slice is a query and finds its partners, so each forward pass serves several pairs.
 
     Parameters
     ----------
@@ -113,6 +113,23 @@ class PairSampler:
         for query in rng.permutation(self.class_indices.size):
             positive, negatives = self.partners(int(query), everything, rng)
             yield int(query), positive, negatives
+
+    def group_batches(
+        self, n_queries: int, rng: np.random.Generator
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """One epoch of :meth:`groups`, ``n_queries`` at a time, in the form of :meth:`batches`.
+
+        A slice that is partner of two queries stands once in ``rows``.
+        """
+        groups = list(self.groups(rng))
+        for start in range(0, len(groups), n_queries):
+            named = [
+                (query, other)
+                for query, positive, negatives in groups[start : start + n_queries]
+                for other in (positive, *negatives)
+            ]
+            rows, places = np.unique(np.array(named, dtype=np.int64), return_inverse=True)
+            yield rows, places.reshape(-1, 2).astype(np.int64)
 
     def batches(
         self, n_per_class: int, rng: np.random.Generator

@@ -1,34 +1,47 @@
-"""Both training stages of the method, resumable, deterministic by seed."""
+"""Training of a whole system: its stages, resumable, deterministic by seed."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from export.augment import AugmentSettings
-from export.checkpoints import Checkpoint
 from export.dataset import SliceSet
+from export.leaks import require_no_leak
+from export.models.backbone import Backbone
+from export.models.heads import Head
 from export.models.ild_ffn import IldFfn
-from export.models.resnet import N_DEEP_FEATURES, ResNet50, load_torchvision_weights
+from export.models.resnet import ResNet50
 from export.sampling import split_cases
-from export.train_backbone import train_backbone
-from export.train_fusion import train_fusion
+from export.systems import SYSTEMS, System
+from export.train_backbone import classify
+from export.train_contrast import contrast
 from export.train_settings import TrainSettings
+from export.trained_system import MODEL_NAME, TrainedSystem
+from export.training_data import hold_out_validation
 from ildsdk.errors import ConfigError
 from ildsdk.radiomics.scaler import FeatureScaler
 
-MODEL_NAME = "model.pt"
+__all__ = [
+    "MODEL_NAME",
+    "TrainedModel",
+    "TrainedSystem",
+    "load_trained",
+    "save_trained",
+    "split_and_train",
+    "train",
+    "train_system",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """What a training run leaves behind.
+    """The model that ships, ILD-FFN + SCL, as export and evaluation take it.
 
     Attributes
     ----------
@@ -52,18 +65,124 @@ class TrainedModel:
     description: dict[str, Any]
 
 
-def train(
+def train_system(
+    slices: SliceSet,
+    train_cases: Sequence[str],
+    system: System,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    classify_folder: Path | None = None,
+    maps_path: Path | None = None,
+    validation_cases: Sequence[str] | None = None,
+    augmentation: AugmentSettings | None = None,
+    initial_weights: Path | None = None,
+    show_progress: bool = True,
+) -> TrainedSystem:
+    """Train one system and write its ``model.pt``; goes on where a killed run stopped.
+
+    Parameters
+    ----------
+    train_cases : sequence of str
+        Every other case is held out: watched for information in the log, never learned from.
+    system : System
+    out : Path
+        Folder of the system: ``model.pt``, checkpoint and log of stage 2.
+    classify_folder : Path or None
+        Folder of stage 1. Systems of one fold and backbone that name the same folder share
+        it: the first trains, the others read. None: ``out``.
+    maps_path : Path or None
+        File of the frozen trunk's maps, shared in the same way. None: in ``out``.
+    validation_cases : sequence of str or None
+        Cases out of ``train_cases`` that early stopping chooses by; None draws them by the seed
+        if ``settings.patience`` is set.
+    initial_weights : Path or None
+        State dict of the backbone in torchvision's naming; None starts at random.
+
+    Raises
+    ------
+    ConfigError
+        A folder holds another run, or the cases do not fit the settings.
+    ModelError
+        The initial weights do not fit.
+    """
+    augmentation = augmentation or AugmentSettings()
+    held_out = sorted(set(slices.case_ids) - set(train_cases))
+    if validation_cases is None:
+        fitted, validation = hold_out_validation(slices, train_cases, settings)
+    else:
+        validation = sorted(set(validation_cases))
+        if stray := sorted(set(validation) - set(train_cases)):
+            raise ConfigError(f"validation case {stray[0]!r} is not a training case")
+        fitted = sorted(set(train_cases) - set(validation))
+    if validation:
+        require_no_leak(slices, fitted, validation)
+    shared: dict[str, Any] = {
+        "validation_cases": validation,
+        "watched_cases": held_out,
+        "augmentation": augmentation,
+        "show_progress": show_progress,
+    }
+    backbone: Backbone | None = None
+    head: Head | None = None
+    log: dict[str, Any] = {}
+    weights_sha256 = None
+    if system.backbone is not None:
+        classified = classify(
+            slices, fitted, system.backbone, classify_folder or out, settings,
+            initial_weights=initial_weights, **shared,
+        )  # fmt: skip
+        backbone, weights_sha256 = classified.backbone, classified.initial_weights_sha256
+        log["backbone"] = classified.log
+    if system.head != "none":
+        contrasted = contrast(
+            slices, fitted, system.head, cast(ResNet50, backbone), out, settings,
+            maps_path=maps_path, **shared,
+        )  # fmt: skip
+        backbone, head = contrasted.backbone, contrasted.head
+        log["fusion"] = contrasted.log
+    trained = TrainedSystem(
+        system=system,
+        backbone=backbone,
+        head=head,
+        scaler=FeatureScaler.fit(slices.radiomics[slices.rows_of(fitted)]),
+        label_names=slices.label_names,
+        train_cases=tuple(fitted),
+        validation_cases=tuple(validation),
+        held_out_cases=tuple(held_out),
+        description={
+            "system": system.name,
+            "settings": dataclasses.asdict(settings),
+            "augmentation": dataclasses.asdict(augmentation),
+            "method": dataclasses.asdict(slices.method),
+            "n_train_slices": int(slices.rows_of(fitted).size),
+            "n_held_out_slices": int(slices.rows_of(held_out).size),
+            "train_cases": fitted,
+            "validation_cases": validation,
+            "held_out_cases": held_out,
+            "initial_weights_sha256": weights_sha256,
+            "radiomics_sha256": hashlib.sha256(slices.radiomics.tobytes()).hexdigest(),
+            "log": log,
+            "torch": torch.__version__,
+        },
+    )
+    trained.save(out / MODEL_NAME)
+    return trained
+
+
+def split_and_train(
     slices: SliceSet,
     out: Path,
     settings: TrainSettings,
     *,
+    system: System = SYSTEMS["ild-ffn-scl"],
     test_share: float = 0.2,
     held_out_cases: tuple[str, ...] | None = None,
     augmentation: AugmentSettings | None = None,
     initial_weights: Path | None = None,
     show_progress: bool = True,
-) -> TrainedModel:
-    """Train backbone and fusion net; go on where a killed run stopped.
+) -> TrainedSystem:
+    """Split the cases and train one system; goes on where a killed run stopped.
 
     Parameters
     ----------
@@ -75,128 +194,86 @@ def train(
         Share of each class's cases held out (chosen by the seed).
     held_out_cases : tuple of str or None
         These cases instead of a drawn share.
-    initial_weights : Path or None
-        State dict in torchvision's naming; None starts at random.
 
     Raises
     ------
     ConfigError
         The split is impossible, or the folder holds another run.
+    LeakError
+        A patient, a study or nearly the same slice stands on both sides.
     ModelError
         The initial weights do not fit.
     """
-    augmentation = augmentation or AugmentSettings()
-    torch.set_num_threads(settings.n_threads)
-    torch.use_deterministic_algorithms(True)
-    # Its companion that fills fresh memory costs time and finds only bugs of torch itself.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.manual_seed(settings.seed)
-    out.mkdir(parents=True, exist_ok=True)
     if held_out_cases is None:
-        train_cases, test_cases = split_cases(
-            slices.case_ids, slices.labels, test_share, settings.seed
-        )
+        train_cases, _ = split_cases(slices.case_ids, slices.labels, test_share, settings.seed)
     else:
-        test_cases = sorted(set(held_out_cases))
-        unknown = sorted(set(test_cases) - set(slices.case_ids))
-        if unknown:
+        if unknown := sorted(set(held_out_cases) - set(slices.case_ids)):
             raise ConfigError(f"held-out case {unknown[0]!r} has no prepared slice")
-        train_cases = sorted(set(slices.case_ids) - set(test_cases))
-    train_rows, held_out_rows = slices.rows_of(train_cases), slices.rows_of(test_cases)
-    scaler = FeatureScaler.fit(slices.radiomics[train_rows])
-    radiomics = scaler.transform(slices.radiomics)
-
-    description: dict[str, Any] = {
-        "settings": dataclasses.asdict(settings),
-        "augmentation": dataclasses.asdict(augmentation),
-        "method": dataclasses.asdict(slices.method),
-        "n_train_slices": int(train_rows.size),
-        "n_held_out_slices": int(held_out_rows.size),
-        "train_cases": train_cases,
-        "held_out_cases": test_cases,
-        "initial_weights_sha256": None,
-        "radiomics_sha256": hashlib.sha256(slices.radiomics.tobytes()).hexdigest(),
-    }
-    backbone = ResNet50(settings.gem_p)
-    if initial_weights is not None:
-        load_torchvision_weights(backbone, initial_weights)
-        description["initial_weights_sha256"] = hashlib.sha256(
-            initial_weights.read_bytes()
-        ).hexdigest()
-    fusion = IldFfn(N_DEEP_FEATURES, radiomics.shape[1], settings.embedding_size)
-    fingerprint = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-
-    first = Checkpoint(out / "backbone.pt", fingerprint)
-    train_backbone(
-        slices, train_rows, held_out_rows, backbone, settings, first, augmentation, show_progress
-    )
-    second = Checkpoint(out / "fusion.pt", fingerprint)
-    train_fusion(
-        slices, train_rows, held_out_rows, radiomics, backbone, fusion, settings, second,
-        augmentation, out / "maps.npy", show_progress,
+        train_cases = sorted(set(slices.case_ids) - set(held_out_cases))
+    test_cases = sorted(set(slices.case_ids) - set(train_cases))
+    require_no_leak(slices, train_cases, test_cases)
+    return train_system(
+        slices, train_cases, system, out, settings,
+        augmentation=augmentation, initial_weights=initial_weights, show_progress=show_progress,
     )  # fmt: skip
-    description["log"] = {"backbone": first.log, "fusion": second.log}
-    description["torch"] = torch.__version__
-    trained = TrainedModel(
-        backbone=backbone.eval(),
-        fusion=fusion.eval(),
-        scaler=scaler,
-        label_names=slices.label_names,
-        train_cases=tuple(train_cases),
-        held_out_cases=tuple(test_cases),
-        description=description,
-    )
-    save_trained(trained, out / MODEL_NAME)
-    return trained
+
+
+def train(
+    slices: SliceSet,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    test_share: float = 0.2,
+    held_out_cases: tuple[str, ...] | None = None,
+    augmentation: AugmentSettings | None = None,
+    initial_weights: Path | None = None,
+    show_progress: bool = True,
+) -> TrainedModel:
+    """:func:`split_and_train` of the system that ships, ILD-FFN + SCL."""
+    split_and_train(
+        slices, out, settings,
+        test_share=test_share, held_out_cases=held_out_cases, augmentation=augmentation,
+        initial_weights=initial_weights, show_progress=show_progress,
+    )  # fmt: skip
+    return load_trained(out / MODEL_NAME)
 
 
 def save_trained(trained: TrainedModel, path: Path) -> None:
-    """Write one file of weights and description: tensors and JSON text, no pickled code."""
-    text = json.dumps(
-        {
-            "scaler": trained.scaler.to_dict(),
-            "label_names": trained.label_names,
-            "gem_p": trained.backbone.gem.p,
-            "n_radiomics": trained.fusion.n_radiomics,
-            "embedding_size": trained.fusion.linear.out_features,
-            "description": trained.description,
-        }
-    )
-    draft = path.with_suffix(".partial")
-    torch.save(
-        {
-            "backbone": trained.backbone.state_dict(),
-            "fusion": trained.fusion.state_dict(),
-            "about": text,
-        },
-        draft,
-    )
-    os.replace(draft, path)
+    """Write the shipped model in the form of :meth:`TrainedSystem.save`."""
+    description = trained.description
+    TrainedSystem(
+        system=SYSTEMS["ild-ffn-scl"],
+        backbone=trained.backbone,
+        head=trained.fusion,
+        scaler=trained.scaler,
+        label_names=trained.label_names,
+        train_cases=trained.train_cases,
+        validation_cases=tuple(description.get("validation_cases", ())),
+        held_out_cases=trained.held_out_cases,
+        description=description,
+    ).save(path)
 
 
 def load_trained(path: Path) -> TrainedModel:
-    """Inverse of :func:`save_trained`.
+    """The shipped model of a finished training.
 
     Raises
     ------
     ConfigError
-        No such file: training has not finished.
+        No such file, or another system: a bundle holds ILD-FFN + SCL.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path.name} does not exist: run `python -m export train` to the end")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    about = json.loads(state["about"])
-    backbone = ResNet50(about["gem_p"])
-    backbone.load_state_dict(state["backbone"])
-    fusion = IldFfn(N_DEEP_FEATURES, about["n_radiomics"], about["embedding_size"])
-    fusion.load_state_dict(state["fusion"])
-    description = about["description"]
+    trained = TrainedSystem.load(path)
+    if not isinstance(trained.backbone, ResNet50) or not isinstance(trained.head, IldFfn):
+        raise ConfigError(
+            f"{path.name} holds the system {trained.system.name!r}; export and evaluation take "
+            "'ild-ffn-scl', the one that a bundle holds"
+        )
     return TrainedModel(
-        backbone=backbone.eval(),
-        fusion=fusion.eval(),
-        scaler=FeatureScaler.from_dict(about["scaler"]),
-        label_names=tuple(about["label_names"]),
-        train_cases=tuple(description["train_cases"]),
-        held_out_cases=tuple(description["held_out_cases"]),
-        description=description,
+        backbone=trained.backbone,
+        fusion=trained.head,
+        scaler=trained.scaler,
+        label_names=trained.label_names,
+        train_cases=trained.train_cases,
+        held_out_cases=trained.held_out_cases,
+        description=trained.description,
     )

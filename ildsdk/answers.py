@@ -1,4 +1,4 @@
-"""From neighbors to answers: case ranking, class statistics, "no similar case"."""
+"""From embeddings to answers: neighbors, case ranking, class statistics, "no similar case"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.records import LabelStatistic, Neighbor
+from ildsdk.index import Index
+from ildsdk.records import CaseRank, LabelStatistic, Neighbor
+from ildsdk.settings import QuerySettings
 
 
 def is_no_similar_case(neighbors: Sequence[Neighbor], threshold: float | None) -> bool:
@@ -16,6 +18,86 @@ def is_no_similar_case(neighbors: Sequence[Neighbor], threshold: float | None) -
     if not neighbors:
         return True
     return threshold is not None and neighbors[0].score < threshold
+
+
+def find_neighbors(
+    index: Index,
+    embedding: npt.NDArray[np.float32],
+    settings: QuerySettings,
+    excluded: npt.NDArray[np.bool_] | None,
+) -> tuple[Neighbor, ...]:
+    """Most similar items of the index for one embedding, best first.
+
+    Parameters
+    ----------
+    embedding : ndarray
+        float32 ``(d,)``, unit norm.
+    excluded : ndarray or None
+        bool ``(n_rows,)``, rows to leave out.
+    """
+    found = index.search(
+        embedding, settings.top_n, mode=settings.search_mode, excluded_rows=excluded
+    )
+    is_filled = found.rows[0] >= 0
+    items = index.items(found.rows[0][is_filled])
+    return tuple(
+        Neighbor(
+            rank=rank,
+            score=round(float(score), 6),
+            item_id=item.item_id,
+            case_id=item.case_id,
+            label=item.label,
+            study_instance_uid=item.study_instance_uid,
+            series_instance_uid=item.series_instance_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            position_mm=item.position_mm,
+            site=item.site,
+            verification=item.verification,
+        )
+        for rank, (item, score) in enumerate(
+            zip(items, found.scores[0][is_filled], strict=True), start=1
+        )
+    )
+
+
+def ranked_cases(
+    index: Index,
+    embeddings: Sequence[npt.NDArray[np.float32]],
+    neighbors_by_slice: Sequence[Sequence[Neighbor]],
+    top_n: int,
+    excluded: npt.NDArray[np.bool_] | None,
+) -> tuple[CaseRank, ...]:
+    """Rank the index's cases for a study, see :func:`rank_cases`.
+
+    Parameters
+    ----------
+    embeddings : sequence of ndarray
+        float32 ``(d,)``, one per answered slice.
+    neighbors_by_slice : sequence of sequence of Neighbor
+        The neighbors shown, to count the slices for which a case stands among them.
+    """
+    if not embeddings:
+        return ()
+    found = index.case_scores(np.stack(embeddings), excluded)
+    shown = [{neighbor.case_id for neighbor in neighbors} for neighbors in neighbors_by_slice]
+    ranks = []
+    for rank, (column, score) in enumerate(
+        rank_cases(found.scores, found.case_ids, top_n), start=1
+    ):
+        (item,) = index.items([int(found.first_rows[column])])
+        ranks.append(
+            CaseRank(
+                rank=rank,
+                case_id=item.case_id,
+                label=item.label,
+                score=round(score, 6),
+                n_slices=sum(item.case_id in cases for cases in shown),
+                best_score=round(float(found.scores[:, column].max()), 6),
+                site=item.site,
+                verification=item.verification,
+            )
+        )
+    return tuple(ranks)
 
 
 def rank_cases(

@@ -1,8 +1,8 @@
 """A model bundle: the folder of models and settings that belong together.
 
-``BUNDLE/manifest.json`` (schema ``ildsdk.bundle/1``) names the model files with size and
-SHA-256, the result-changing settings, the radiomics features and their scaler, and where
-the model comes from. Opening checks all of it; what does not fit together is refused.
+``BUNDLE/manifest.json`` (docs/bundle-format.md) names the model files with size and SHA-256, the
+result-changing settings, the radiomics features and their scaler, and where the model comes from.
+Opening checks all of it; what does not fit together is refused.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from ildsdk._version import __version__
-from ildsdk.errors import IldError, ModelError
+from ildsdk.errors import ConfigError, IldError, ModelError
 from ildsdk.radiomics.names import FEATURE_NAMES, FEATURE_SET_VERSION
 from ildsdk.radiomics.scaler import FeatureScaler
 from ildsdk.settings import MethodSettings, settings_from_mapping
 
-BUNDLE_SCHEMA = "ildsdk.bundle/1"
+BUNDLE_SCHEMA = "ildsdk.bundle/2"
+_SCHEMA_V1 = "ildsdk.bundle/1"
 PIPELINE_VERSION = "ildsdk.pipeline/1"
 """Changes whenever HU, lung mask or model input of a slice change: embeddings made before and
 after such a change do not compare, and an old bundle or index must not open silently."""
 MANIFEST_NAME = "manifest.json"
 MODEL_FILES = ("backbone.onnx", "fusion.onnx")
+EXPLAIN_NAME = "explain.onnx"
+CARD_NAME = "model_card.md"
+_OPTIONAL_FILES = (EXPLAIN_NAME, CARD_NAME)  # change no embedding: not part of the bundle hash
 _MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+_MAX_CARD_BYTES = 256 * 1024
 _MAX_MODEL_BYTES = 2 * 1024**3  # the limit of an ONNX file without external data
 
 
@@ -57,6 +62,9 @@ class Bundle:
     provenance, figures : dict
         Training provenance and measured figures, for reading.
     license, intended_use : str
+    explain_sha256 : str or None
+        SHA-256 (hex) of the graph of activation maps; None for a bundle without maps.
+    has_model_card : bool
     """
 
     folder: Path
@@ -73,6 +81,8 @@ class Bundle:
     figures: dict[str, Any]
     license: str
     intended_use: str
+    explain_sha256: str | None = None
+    has_model_card: bool = False
 
     @property
     def backbone(self) -> Path:
@@ -83,6 +93,39 @@ class Bundle:
     def fusion(self) -> Path:
         """ONNX file: ``deep_features``, ``radiomics`` (n, 102) -> ``embedding`` (n, d)."""
         return self.folder / MODEL_FILES[1]
+
+    @property
+    def explain(self) -> Path | None:
+        """ONNX file: ``feature_map`` (n, q, h, w), ``radiomics`` -> ``locations`` (n, h w, d)."""
+        return None if self.explain_sha256 is None else self.folder / EXPLAIN_NAME
+
+    def model_card(self) -> str | None:
+        """Text of the model card (Markdown), None for a bundle without one."""
+        if not self.has_model_card:
+            return None
+        return (self.folder / CARD_NAME).read_text(encoding="utf-8")
+
+    @property
+    def held_out_threshold(self) -> float:
+        """Threshold of "no similar case" as measured on the cases held out of training.
+
+        Raises
+        ------
+        ConfigError
+            The bundle's figures hold none.
+        """
+        try:
+            threshold = float(self.figures["systems"]["fusion"]["no_match_threshold"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"bundle {self.name!r} holds no threshold measured on held-out cases; leave the "
+                "option out to measure one on the index, or evaluate the bundle before it is made"
+            ) from error
+        if not -1 <= threshold <= 1:
+            raise ConfigError(
+                f"bundle {self.name!r} holds the threshold {threshold}, expected a cosine"
+            )
+        return threshold
 
     @classmethod
     def open(cls, folder: str | Path) -> Bundle:
@@ -125,11 +168,23 @@ def write_bundle(
     figures: Mapping[str, Any],
     license: str,
     intended_use: str,
+    explain: str | Path | None = None,
+    model_card: str | None = None,
 ) -> Bundle:
     """Assemble a bundle folder from its parts and open it, which checks it.
 
     The folder must not exist yet: a bundle is never changed in place. It is put together
     beside its final place and renamed, so a failure leaves nothing half-written.
+
+    Parameters
+    ----------
+    backbone, fusion : path
+        ONNX files as in docs/bundle-format.md; all parameters not named here are attributes
+        of :class:`Bundle`.
+    explain : path, optional
+        ONNX file of activation maps; then the backbone has the output ``feature_map`` too.
+    model_card : str, optional
+        Markdown.
 
     Raises
     ------
@@ -146,13 +201,17 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder.parent) as parent:
         draft = Path(parent) / "bundle"
         draft.mkdir()
-        files = {}
-        for file_name, source in zip(MODEL_FILES, (backbone, fusion), strict=True):
+        sources = dict(zip(MODEL_FILES, (backbone, fusion), strict=True))
+        if explain is not None:
+            sources[EXPLAIN_NAME] = explain
+        for file_name, source in sources.items():
             shutil.copyfile(source, draft / file_name)
-            files[file_name] = {
-                "bytes": (draft / file_name).stat().st_size,
-                "sha256": _sha256(draft / file_name),
-            }
+        if model_card is not None:
+            (draft / CARD_NAME).write_text(model_card, encoding="utf-8", newline="\n")
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            for path in sorted(draft.iterdir())
+        }
         manifest: dict[str, Any] = {
             "schema": BUNDLE_SCHEMA,
             "pipeline_version": PIPELINE_VERSION,
@@ -199,7 +258,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"bundle manifest is not JSON: {error}") from error
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema != BUNDLE_SCHEMA:
+    if schema not in (BUNDLE_SCHEMA, _SCHEMA_V1):
         family, _, version = str(schema).partition("/")
         if family == BUNDLE_SCHEMA.partition("/")[0] and version.isdigit():
             raise ModelError(
@@ -223,9 +282,12 @@ def _from_manifest(folder: Path, manifest: dict[str, Any]) -> Bundle:
         raise ModelError(
             f"bundle scaler has {scaler.mean.size} values for {len(feature_names)} features"
         )
-    if sorted(manifest["files"]) != sorted(MODEL_FILES):
+    optional = () if manifest["schema"] == _SCHEMA_V1 else _OPTIONAL_FILES
+    listed = set(manifest["files"])
+    if not set(MODEL_FILES) <= listed <= {*MODEL_FILES, *optional}:
+        more = f" and optionally {sorted(optional)}" if optional else ""
         raise ModelError(
-            f"bundle lists files {sorted(manifest['files'])}, expected {sorted(MODEL_FILES)}"
+            f"bundle lists files {sorted(listed)}, expected {sorted(MODEL_FILES)}{more}"
         )
     if manifest["pipeline_version"] != PIPELINE_VERSION:
         raise ModelError(
@@ -261,6 +323,10 @@ def _from_manifest(folder: Path, manifest: dict[str, Any]) -> Bundle:
         figures=dict(manifest["figures"]),
         license=str(manifest["license"]),
         intended_use=str(manifest["intended_use"]),
+        explain_sha256=str(manifest["files"][EXPLAIN_NAME]["sha256"])
+        if EXPLAIN_NAME in listed
+        else None,
+        has_model_card=CARD_NAME in listed,
     )
 
 
@@ -270,7 +336,7 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
     if strangers:
         raise ModelError(
             f"bundle folder holds {len(strangers)} file(s) its manifest does not name; expected "
-            f"{MANIFEST_NAME}, {', '.join(MODEL_FILES)} and nothing else"
+            f"{', '.join([MANIFEST_NAME, *files])} and nothing else"
         )
     for file_name, expected in files.items():
         path = folder / file_name
@@ -289,15 +355,30 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
                 f"{str(expected['sha256'])[:12]}; it is damaged or was replaced: take the bundle "
                 "again"
             )
+    if CARD_NAME in files:
+        _check_card(folder / CARD_NAME)
+
+
+def _check_card(path: Path) -> None:
+    n_bytes = path.stat().st_size
+    if n_bytes > _MAX_CARD_BYTES:
+        raise ModelError(f"{CARD_NAME} has {n_bytes} bytes, expected at most {_MAX_CARD_BYTES}")
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{CARD_NAME} is not UTF-8 text") from error
 
 
 def _bundle_hash(manifest: dict[str, Any]) -> str:
     """SHA-256 over the canonical JSON of what changes an embedding, and of nothing else."""
     keys = (
-        "schema", "pipeline_version", "is_synthetic", "labels", "method", "embedding_size", "gem_p",
-        "feature_set_version", "feature_names", "scaler", "files",
+        "pipeline_version", "is_synthetic", "labels", "method", "embedding_size", "gem_p",
+        "feature_set_version", "feature_names", "scaler",
     )  # fmt: skip
-    text = json.dumps({key: manifest[key] for key in keys}, sort_keys=True, separators=(",", ":"))
+    hashed = {key: manifest[key] for key in keys}
+    hashed["schema"] = _SCHEMA_V1  # the same models have the same hash in every version
+    hashed["files"] = {name: manifest["files"][name] for name in MODEL_FILES}
+    text = json.dumps(hashed, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

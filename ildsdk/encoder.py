@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.bundle import Bundle
-from ildsdk.errors import ModelError, SliceUnusableError
+from ildsdk.errors import ConfigError, ModelError, SliceUnusableError
+from ildsdk.explain import SliceBox
 from ildsdk.lung import segment_lung
-from ildsdk.model_input import model_input
+from ildsdk.model_input import input_box, model_input
 from ildsdk.radiomics import RadiomicsExtractor
 from ildsdk.records import CtSlice, LungMask
 from ildsdk.runtime.session import Session, open_session
@@ -43,7 +45,12 @@ class EncodedSlice:
     embedding : ndarray
         float32 ``(d,)``, unit norm.
     timings_ms : dict
-        decode, mask, radiomics, model_input, backbone, fusion.
+        decode, mask, radiomics, model_input, backbone, fusion; explain where that was asked for.
+    locations : ndarray or None
+        float32 ``(h, w, d)``, location vectors for activation maps (:mod:`ildsdk.explain`); None
+        where they were not asked for.
+    input_box : SliceBox or None
+        Part of the slice that the model input shows, with ``locations``.
     """
 
     ct_slice: CtSlice
@@ -51,6 +58,8 @@ class EncodedSlice:
     features: npt.NDArray[np.float64]
     embedding: npt.NDArray[np.float32]
     timings_ms: dict[str, float]
+    locations: npt.NDArray[np.float32] | None = None
+    input_box: SliceBox | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +100,8 @@ class Encoder:
         self._fusion = open_session(bundle.fusion, settings, self.n_threads)
         self.provider = self._backbone.provider
         self._extractor = RadiomicsExtractor(engine=settings.radiomics_engine)
+        self._explain: Session | None = None  # opened when first asked for
+        self._lock = threading.Lock()
         self._check_contract()
 
     def _check_contract(self) -> None:
@@ -112,8 +123,40 @@ class Encoder:
             _check_shapes(file_name, "input", session.input_shapes, inputs)
             _check_shapes(file_name, "output", session.output_shapes, outputs)
 
-    def encode(self, ct_slice: CtSlice) -> EncodedSlice:
+    def check_explain(self) -> None:
+        """Load the graph of activation maps and check that it fits the other two.
+
+        Raises
+        ------
+        ConfigError
+            The bundle has none.
+        ModelError
+            It does not load, or does not fit.
+        """
+        self._explain_session()
+
+    def _explain_session(self) -> Session:
+        path = self.bundle.explain
+        if path is None:
+            raise ConfigError(
+                f"bundle {self.bundle.name!r} has no activation maps (no explain.onnx): leave out "
+                "--explain (or --maps), or take a bundle exported with maps; `ildsdk bundle info` "
+                "tells which has them"
+            )
+        with self._lock:
+            if self._explain is None:
+                session = open_session(path, self.settings, self.n_threads)
+                _check_explain_graph(session, self._backbone, self.bundle)
+                self._explain = session
+            return self._explain
+
+    def encode(self, ct_slice: CtSlice, *, with_locations: bool = False) -> EncodedSlice:
         """Embed one slice.
+
+        Parameters
+        ----------
+        with_locations : bool
+            Also compute its location vectors, for activation maps; the network runs once.
 
         Raises
         ------
@@ -121,11 +164,13 @@ class Encoder:
             The slice shows no or too little lung, or its features are degenerate.
         ModelError
             The network failed, or gave something that is not a unit vector.
+        ConfigError
+            Location vectors are asked for and the bundle has no graph of activation maps.
         """
-        return self._run_network(self._prepare(lambda: ct_slice))
+        return self._run_network(self._prepare(lambda: ct_slice), with_locations)
 
     def self_test(self) -> None:
-        """Run both networks once on a made-up input.
+        """Run all networks once on a made-up input.
 
         Raises
         ------
@@ -134,10 +179,14 @@ class Encoder:
         """
         size = self.bundle.method.input_size
         ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, size, size)
-        self._embed(ramp, self.bundle.scaler.mean, _StageClock())
+        self._embed(ramp, self.bundle.scaler.mean, _StageClock(), self.bundle.explain is not None)
 
     def iter_encode(
-        self, sources: Iterable[SourceT], read: Callable[[SourceT], CtSlice]
+        self,
+        sources: Iterable[SourceT],
+        read: Callable[[SourceT], CtSlice],
+        *,
+        with_locations: bool = False,
     ) -> Iterator[tuple[SourceT, EncodedSlice | SliceUnusableError]]:
         """Embed many slices in order; unusable ones come out as their error.
 
@@ -148,6 +197,8 @@ class Encoder:
             memory does not grow with the study.
         read : callable
             Decodes one slice; what it raises other than SliceUnusableError ends the stream.
+        with_locations : bool
+            As in :meth:`encode`.
 
         Yields
         ------
@@ -155,7 +206,7 @@ class Encoder:
         """
         if self.n_threads == 1:
             for source in sources:
-                yield source, self._outcome(self._guarded(read, source))
+                yield source, self._outcome(self._guarded(read, source), with_locations)
             return
         pending: collections.deque[tuple[SourceT, Future[_PreparedSlice | SliceUnusableError]]]
         pending = collections.deque()
@@ -165,10 +216,10 @@ class Encoder:
                     pending.append((source, pool.submit(self._guarded, read, source)))
                     if len(pending) >= self.n_threads:
                         done_source, future = pending.popleft()
-                        yield done_source, self._outcome(future.result())
+                        yield done_source, self._outcome(future.result(), with_locations)
                 while pending:
                     done_source, future = pending.popleft()
-                    yield done_source, self._outcome(future.result())
+                    yield done_source, self._outcome(future.result(), with_locations)
             finally:  # also when the consumer stops early
                 for _, future in pending:
                     future.cancel()
@@ -182,11 +233,11 @@ class Encoder:
             return error
 
     def _outcome(
-        self, prepared: _PreparedSlice | SliceUnusableError
+        self, prepared: _PreparedSlice | SliceUnusableError, with_locations: bool
     ) -> EncodedSlice | SliceUnusableError:
         if isinstance(prepared, SliceUnusableError):
             return prepared
-        return self._run_network(prepared)
+        return self._run_network(prepared, with_locations)
 
     def _prepare(self, load: Callable[[], CtSlice]) -> _PreparedSlice:
         clock = _StageClock()
@@ -210,15 +261,22 @@ class Encoder:
             ct_slice=ct_slice, lung=lung, features=features, image=image, timings_ms=clock.laps_ms
         )
 
-    def _run_network(self, prepared: _PreparedSlice) -> EncodedSlice:
+    def _run_network(self, prepared: _PreparedSlice, with_locations: bool) -> EncodedSlice:
         clock = _StageClock()
-        embedding = self._embed(prepared.image, prepared.features, clock)
+        embedding, locations = self._embed(prepared.image, prepared.features, clock, with_locations)
+        box = None
+        if with_locations:
+            box = input_box(
+                prepared.lung.lung_mask, prepared.ct_slice.pixel_spacing_mm, self.bundle.method
+            )
         return EncodedSlice(
             ct_slice=prepared.ct_slice,
             lung=prepared.lung,
             features=prepared.features,
             embedding=embedding,
             timings_ms={**prepared.timings_ms, **clock.laps_ms},
+            locations=locations,
+            input_box=box,
         )
 
     def _embed(
@@ -226,8 +284,11 @@ class Encoder:
         image: npt.NDArray[np.float32],
         features: npt.NDArray[np.float64],
         clock: _StageClock,
-    ) -> npt.NDArray[np.float32]:
-        deep_features = self._backbone.run("deep_features", {"image": image[np.newaxis]})
+        with_locations: bool,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        explain = self._explain_session() if with_locations else None
+        names = ["deep_features", "feature_map"] if explain else ["deep_features"]
+        deep_features, *maps = self._backbone.run_all(names, {"image": image[np.newaxis]})
         clock.lap("backbone")
         radiomics = self.bundle.scaler.transform(features)[np.newaxis]
         embedding = self._fusion.run(
@@ -240,7 +301,11 @@ class Encoder:
                 f"the fusion network gave a vector of norm {norm:.6g}, expected 1; the bundle is "
                 "damaged or the execution provider computes wrongly (see ildsdk doctor)"
             )
-        return np.ascontiguousarray(embedding / np.float32(norm))
+        locations = None
+        if explain is not None:
+            locations = _locations(explain, maps[0], radiomics, self.bundle.embedding_size)
+            clock.lap("explain")
+        return np.ascontiguousarray(embedding / np.float32(norm)), locations
 
 
 class _StageClock:
@@ -254,6 +319,50 @@ class _StageClock:
         now = time.perf_counter()
         self.laps_ms[stage] = round((now - self._last) * 1e3, 3)
         self._last = now
+
+
+def _locations(
+    explain: Session,
+    feature_map: npt.NDArray[np.float32],
+    radiomics: npt.NDArray[np.float32],
+    embedding_size: int,
+) -> npt.NDArray[np.float32]:
+    """Location vectors of one slice, float32 ``(h, w, d)``."""
+    found = explain.run("locations", {"feature_map": feature_map, "radiomics": radiomics})
+    height, width = feature_map.shape[2:]
+    if found.shape != (1, height * width, embedding_size) or not np.isfinite(found).all():
+        raise ModelError(
+            f"explain.onnx gave an array {found.shape} (or values that are not finite), expected "
+            f"{(1, height * width, embedding_size)}; the bundle is damaged"
+        )
+    return np.ascontiguousarray(found.reshape(height, width, embedding_size))
+
+
+def _check_explain_graph(explain: Session, backbone: Session, bundle: Bundle) -> None:
+    """Compare the axes that the graphs state; others show when they run."""
+    _check_shapes("backbone.onnx", "output", backbone.output_shapes, {"feature_map": None})
+    _check_shapes(
+        "explain.onnx", "input", explain.input_shapes, {"radiomics": [len(bundle.feature_names)]}
+    )
+    made = backbone.output_shapes["feature_map"][1:]
+    places: list[int | str | None] = [None]
+    if all(isinstance(axis, int) for axis in made[1:]):
+        places = [int(np.prod([int(axis) for axis in made[1:]]))]
+    for kind, name, shapes, expected in (
+        ("input", "feature_map", explain.input_shapes, made),
+        ("output", "locations", explain.output_shapes, [*places, bundle.embedding_size]),
+    ):
+        if name not in shapes:
+            raise ModelError(f"explain.onnx has {kind}s {sorted(shapes)}, expected {name!r}")
+        found = shapes[name][1:]
+        if len(found) != len(expected) or any(
+            isinstance(one, int) and isinstance(other, int) and one != other
+            for one, other in zip(found, expected, strict=True)
+        ):
+            raise ModelError(
+                f"explain.onnx {kind} {name!r} has shape {shapes[name]}, the other models ask for "
+                f"(batch, {', '.join(map(str, expected))})"
+            )
 
 
 def _check_shapes(

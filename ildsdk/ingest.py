@@ -15,6 +15,7 @@ from ildsdk.bundle import Bundle
 from ildsdk.dicom import discover
 from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import ConfigError, IndexFileError, InputError
+from ildsdk.explain import LocationCodes, quantized
 from ildsdk.index import Index, ItemRecord, make_item_id
 from ildsdk.lung import apply_lung_window
 from ildsdk.records import SkippedItem
@@ -52,10 +53,17 @@ class CaseRow:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReport:
-    """What an index build did: counts and everything left out, by case id."""
+    """What an index build did: counts and everything left out, by case id.
+
+    Attributes
+    ----------
+    n_maps : int
+        Slices whose activation map is kept.
+    """
 
     n_cases: int
     n_items: int
+    n_maps: int
     skipped: dict[str, tuple[SkippedItem, ...]]
     cases_without_items: tuple[str, ...]
     no_match_threshold: float | None
@@ -136,6 +144,7 @@ def build_index(
     every_mm: float = 10.0,
     allow_empty_cases: bool = False,
     calibration: tuple[float, str] | None = None,
+    with_maps: bool | None = None,
     is_synthetic: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
@@ -162,6 +171,9 @@ def build_index(
     calibration : (float, str) or None
         Threshold of "no similar case" and how it was found, for example on held-out
         cases; None measures it on the index itself (see :func:`calibrate`).
+    with_maps : bool or None
+        Keep what draws the activation map of each slice (3 to 6 KB a slice, and about the time of
+        the network once more); None: where the bundle has maps.
     is_synthetic : bool
         The cases are phantoms, not patients; every answer will say so.
     progress : callable or None
@@ -194,6 +206,7 @@ def build_index(
                 every_mm=every_mm,
                 allow_empty_cases=allow_empty_cases,
                 calibration=calibration,
+                with_maps=with_maps,
                 progress=progress,
             )
         draft.rename(out)
@@ -226,17 +239,27 @@ def add_cases(
     every_mm: float = 10.0,
     allow_empty_cases: bool = False,
     calibration: tuple[float, str] | None = None,
+    with_maps: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
     """Add cases to an open index; all are encoded before the first one is written.
 
+    Parameters
+    ----------
+    with_maps : bool or None
+        As for :func:`build_index`; None: where the index has maps of the bundle's graph, or is
+        empty and the bundle has maps.
+
     Raises
     ------
+    ConfigError
+        Maps are asked for and the bundle has none.
     InputError
         A case gives no usable slice (unless allowed), a row holds two patients, two case ids
         hold one patient, or a slice is in the index already.
     IndexFileError
-        The index is damaged or was built with another bundle, or another process is writing.
+        The index is damaged or was built with another bundle, has maps made with another graph
+        when maps are asked for, or another process is writing.
     """
     if index.bundle_hash != bundle.bundle_hash:
         raise IndexFileError(
@@ -244,6 +267,10 @@ def add_cases(
             f"({bundle.bundle_hash[:12]}): their embeddings do not compare"
         )
     encoder = Encoder(bundle, settings or RuntimeSettings())
+    keeps_maps = _keeps_maps(index, bundle, with_maps)
+    if keeps_maps:
+        encoder.check_explain()
+    maps: list[LocationCodes | None] = []
     items: list[ItemRecord] = []
     embeddings: list[npt.NDArray[np.float32]] = []
     thumbnails: list[bytes] = []
@@ -253,7 +280,7 @@ def add_cases(
     for n_done, case in enumerate(cases, start=1):
         n_before = len(items)
         left_out: list[SkippedItem] = []
-        for found in _iter_case(case, encoder, every_mm):
+        for found in _iter_case(case, encoder, every_mm, with_locations=keeps_maps):
             if isinstance(found, SkippedItem):
                 left_out.append(found)
                 continue
@@ -261,6 +288,7 @@ def add_cases(
             items.append(_item_record(case, encoded))
             embeddings.append(encoded.embedding)
             thumbnails.append(_thumbnail(encoded, bundle))
+            maps.append(_location_codes(encoded))
             patient_hashes.append(patient_hash)
         if left_out:
             skipped[case.case_id] = skipped.get(case.case_id, ()) + tuple(left_out)
@@ -284,12 +312,15 @@ def add_cases(
         items,
         thumbnails,
         patient_hashes=patient_hashes,
+        maps=maps if keeps_maps else None,
+        explain_sha256=bundle.explain_sha256 if keeps_maps else None,
         calibration=calibration or calibrate,
         n_threads=encoder.n_threads,
     )
     return IngestReport(
         n_cases=len({item.case_id for item in items}),
         n_items=len(items),
+        n_maps=sum(codes is not None for codes in maps),
         skipped=skipped,
         cases_without_items=tuple(empty_cases),
         no_match_threshold=index.no_match_threshold,
@@ -321,8 +352,29 @@ def calibrate(index: Index) -> tuple[float | None, str]:
     )
 
 
+def _keeps_maps(index: Index, bundle: Bundle, with_maps: bool | None) -> bool:
+    kept = index.maps_format
+    is_same = kept is not None and kept.explain_sha256 == bundle.explain_sha256
+    if with_maps is None:
+        return is_same or (index.n_rows == 0 and bundle.explain is not None)
+    if with_maps and kept is not None and bundle.explain is not None and not is_same:
+        # The index would refuse them too, but only after hours of encoding.
+        raise IndexFileError(
+            f"the index has activation maps made with explain.onnx {kept.explain_sha256[:12]}, "
+            f"this bundle has {str(bundle.explain_sha256)[:12]}: they do not compare. Add without "
+            "maps (--no-maps), or build the index anew"
+        )
+    return with_maps
+
+
+def _location_codes(encoded: EncodedSlice) -> LocationCodes | None:
+    if encoded.locations is None or encoded.input_box is None:
+        return None
+    return quantized(encoded.locations, encoded.input_box)
+
+
 def _iter_case(
-    case: CaseRow, encoder: Encoder, every_mm: float
+    case: CaseRow, encoder: Encoder, every_mm: float, *, with_locations: bool
 ) -> Iterator[tuple[EncodedSlice, str | None] | SkippedItem]:
     discovery = discover(case.path, every_mm=every_mm)
     yield from discovery.skipped
@@ -334,7 +386,7 @@ def _iter_case(
         )
     for study in discovery.studies:
         yield from study.skipped
-        for outcome in iter_study(encoder, study):
+        for outcome in iter_study(encoder, study, with_locations=with_locations):
             yield outcome if isinstance(outcome, SkippedItem) else (outcome, study.patient_hash)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import SliceUnusableError
+from ildsdk.explain import SliceBox
 from ildsdk.lung import apply_lung_window
 from ildsdk.settings import MethodSettings
 
@@ -47,31 +49,78 @@ def model_input(
     SliceUnusableError
         The mask is empty (``"no-lung"``).
     """
+    crop = _crop_of(lung_mask, pixel_spacing_mm, settings.crop_margin)
+    windowed = apply_lung_window(
+        pixels_hu[crop.rows, crop.columns], settings.window_center_hu, settings.window_width_hu
+    )
+    masked = np.where(lung_mask[crop.rows, crop.columns], windowed, np.float32(0))
+
+    row_spacing_mm, column_spacing_mm = pixel_spacing_mm
+    step_mm = crop.side_mm / settings.input_size
+    by_row = _resampling_matrix(
+        masked.shape[0], row_spacing_mm, crop.top_mm, step_mm, settings.input_size
+    )
+    by_column = _resampling_matrix(
+        masked.shape[1], column_spacing_mm, crop.left_mm, step_mm, settings.input_size
+    )
+    resampled = by_row @ masked @ by_column.T
+    return np.ascontiguousarray(np.clip(resampled, 0, 1)[np.newaxis], dtype=np.float32)
+
+
+def input_box(
+    lung_mask: npt.NDArray[np.bool_],
+    pixel_spacing_mm: tuple[float, float],
+    settings: MethodSettings,
+) -> SliceBox:
+    """Which part of a slice its model input shows, so that a map can be drawn over the slice.
+
+    Parameters are those of :func:`model_input`.
+
+    Raises
+    ------
+    SliceUnusableError
+        The mask is empty (``"no-lung"``).
+    """
+    crop = _crop_of(lung_mask, pixel_spacing_mm, settings.crop_margin)
+    row_spacing_mm, column_spacing_mm = pixel_spacing_mm
+    n_rows, n_columns = lung_mask.shape
+    height_mm, width_mm = n_rows * row_spacing_mm, n_columns * column_spacing_mm
+    return SliceBox(
+        top=(crop.rows.start * row_spacing_mm + crop.top_mm) / height_mm,
+        left=(crop.columns.start * column_spacing_mm + crop.left_mm) / width_mm,
+        height=crop.side_mm / height_mm,
+        width=crop.side_mm / width_mm,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Crop:
+    """The mask's bounding box, and the square around it.
+
+    The square's corner ``top_mm``, ``left_mm`` is measured from that of the bounding box,
+    outside which the model input is 0.
+    """
+
+    rows: slice
+    columns: slice
+    top_mm: float
+    left_mm: float
+    side_mm: float
+
+
+def _crop_of(
+    lung_mask: npt.NDArray[np.bool_], pixel_spacing_mm: tuple[float, float], margin: float
+) -> _Crop:
     rows = np.flatnonzero(lung_mask.any(axis=1))
     columns = np.flatnonzero(lung_mask.any(axis=0))
     if rows.size == 0:
         raise SliceUnusableError("no-lung", "the lung mask is empty")
     row_box = slice(int(rows[0]), int(rows[-1]) + 1)
     column_box = slice(int(columns[0]), int(columns[-1]) + 1)
-    windowed = apply_lung_window(
-        pixels_hu[row_box, column_box], settings.window_center_hu, settings.window_width_hu
-    )
-    masked = np.where(lung_mask[row_box, column_box], windowed, np.float32(0))
-
-    # Lengths are measured from the corner of the bounding box; outside it everything is 0.
-    row_spacing_mm, column_spacing_mm = pixel_spacing_mm
-    height_mm = masked.shape[0] * row_spacing_mm
-    width_mm = masked.shape[1] * column_spacing_mm
-    side_mm = max(height_mm, width_mm) * (1 + 2 * settings.crop_margin)
-    step_mm = side_mm / settings.input_size
-    by_row = _resampling_matrix(
-        masked.shape[0], row_spacing_mm, (height_mm - side_mm) / 2, step_mm, settings.input_size
-    )
-    by_column = _resampling_matrix(
-        masked.shape[1], column_spacing_mm, (width_mm - side_mm) / 2, step_mm, settings.input_size
-    )
-    resampled = by_row @ masked @ by_column.T
-    return np.ascontiguousarray(np.clip(resampled, 0, 1)[np.newaxis], dtype=np.float32)
+    height_mm = (row_box.stop - row_box.start) * pixel_spacing_mm[0]
+    width_mm = (column_box.stop - column_box.start) * pixel_spacing_mm[1]
+    side_mm = max(height_mm, width_mm) * (1 + 2 * margin)
+    return _Crop(row_box, column_box, (height_mm - side_mm) / 2, (width_mm - side_mm) / 2, side_mm)
 
 
 def _resampling_matrix(

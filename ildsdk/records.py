@@ -14,7 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ildsdk.explain import PairMaps
+
 QUERY_SCHEMA = "ildsdk.query/1"
+_NOT_IN_JSON = ("pictures", "maps")
 EMBED_SCHEMA = "ildsdk.embed/1"
 
 # ---------------------------------------------------------------- between stages
@@ -154,6 +157,10 @@ class SliceAnswer:
         item is left to compare with): the neighbors are shown, not to be relied on.
     timings_ms : dict
         Milliseconds by stage: decode, mask, radiomics, backbone, fusion, search.
+    pictures : SlicePictures or None
+        Where they were asked for; not part of the JSON.
+    maps : tuple of PairMaps
+        Activation maps of the first neighbors, where they were asked for; not part of the JSON.
     """
 
     source: str
@@ -165,6 +172,7 @@ class SliceAnswer:
     no_similar_case: bool
     timings_ms: dict[str, float]
     pictures: SlicePictures | None = dataclasses.field(default=None, repr=False, compare=False)
+    maps: tuple[PairMaps, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +323,7 @@ class QueryResult:
     timings_ms: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain mapping for JSON, with ``schema`` first and without pictures."""
+        """Plain mapping for JSON, with ``schema`` first, without pictures and maps."""
         return {"schema": QUERY_SCHEMA, **_plain(self)}
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -363,7 +371,7 @@ def _plain(value: Any) -> Any:
         return {
             field.name: _plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
-            if field.name != "pictures"
+            if field.name not in _NOT_IN_JSON
         }
     if isinstance(value, (tuple, list)):
         return [_plain(entry) for entry in value]

@@ -12,16 +12,17 @@ import numpy.typing as npt
 
 from ildsdk import defaults
 from ildsdk._version import __version__
-from ildsdk.answers import is_no_similar_case, label_statistics, rank_cases
+from ildsdk.answers import find_neighbors, is_no_similar_case, label_statistics, ranked_cases
 from ildsdk.array_input import slice_from_array
 from ildsdk.bundle import Bundle
 from ildsdk.dicom import Study, discover
 from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import NoUsableSliceError
+from ildsdk.explain import PairMaps
 from ildsdk.index import Index
 from ildsdk.notice import notice
+from ildsdk.pair_maps import pair_maps
 from ildsdk.records import (
-    CaseRank,
     EmbedResult,
     Neighbor,
     Provenance,
@@ -111,6 +112,7 @@ class Retriever:
         settings: QuerySettings | None = None,
         *,
         with_pictures: bool = False,
+        with_maps: bool = False,
         progress: Progress | None = None,
     ) -> QueryResult:
         """Answer every study found under a path.
@@ -123,6 +125,9 @@ class Retriever:
             Top-n, sampling, series, search mode.
         with_pictures : bool
             Keep a small picture and the mask outline of each answered slice, for reports.
+        with_maps : bool
+            Also make activation maps: where in each query slice and its first neighbors their
+            similarity comes from (``SliceAnswer.maps``). The answer is the same.
         progress : callable or None
             Called with (slices done, slices in all).
 
@@ -136,10 +141,14 @@ class Retriever:
         ------
         NoUsableSliceError
             Nothing under the path could be answered; the reasons are in the error.
-        InputError, ConfigError, ModelError, IndexFileError
+        ConfigError
+            Maps are asked for and the bundle has none.
+        InputError, ModelError, IndexFileError
             See :mod:`ildsdk.errors`.
         """
         settings = settings or QuerySettings()
+        if with_maps:
+            self._encoder.check_explain()
         started = time.perf_counter()
         discovery = discover(study, series_uid=settings.series_uid, every_mm=settings.every_mm)
         discovered = time.perf_counter()
@@ -147,7 +156,7 @@ class Retriever:
         skipped = list(discovery.skipped)
         counter = SliceCounter(discovery, progress)
         for found in discovery.studies:
-            answer = self._answer_study(found, settings, with_pictures, counter)
+            answer = self._answer_study(found, settings, with_pictures, with_maps, counter)
             if answer.slices:
                 answers.append(answer)
             else:
@@ -232,7 +241,7 @@ class Retriever:
         No patient is excluded: an embedding does not say whose it is.
         """
         settings = settings or QuerySettings()
-        return self._neighbors(embedding, settings, None)
+        return find_neighbors(self.index, embedding, settings, None)
 
     def thumbnail(self, item_id: str) -> bytes | None:
         """Encoded lung-window thumbnail of an indexed slice, None for an unknown item."""
@@ -258,6 +267,7 @@ class Retriever:
         study: Study,
         settings: QuerySettings,
         with_pictures: bool,
+        with_maps: bool,
         counter: SliceCounter,
     ) -> StudyAnswer:
         excluded = None
@@ -266,13 +276,19 @@ class Retriever:
         slices: list[SliceAnswer] = []
         embeddings: list[npt.NDArray[np.float32]] = []
         skipped = list(study.skipped)
-        for outcome in iter_study(self._encoder, study, counter):
+        for outcome in iter_study(self._encoder, study, counter, with_locations=with_maps):
             if isinstance(outcome, SkippedItem):
                 skipped.append(outcome)
                 continue
             started = time.perf_counter()
-            neighbors = self._neighbors(outcome.embedding, settings, excluded)
-            search_ms = round((time.perf_counter() - started) * 1e3, 3)
+            neighbors = find_neighbors(self.index, outcome.embedding, settings, excluded)
+            timings_ms = {**outcome.timings_ms, "search": _ms_since(started)}
+            no_similar_case = is_no_similar_case(neighbors, self.index.no_match_threshold)
+            maps: tuple[PairMaps, ...] = ()
+            if with_maps:
+                started = time.perf_counter()
+                maps = self._maps(outcome, neighbors)
+                timings_ms["maps"] = _ms_since(started)
             embeddings.append(outcome.embedding)
             slices.append(
                 SliceAnswer(
@@ -282,12 +298,19 @@ class Retriever:
                     position_mm=outcome.ct_slice.position_mm,
                     lung_area_mm2=round(outcome.lung.area_mm2, 1),
                     neighbors=neighbors,
-                    no_similar_case=is_no_similar_case(neighbors, self.index.no_match_threshold),
-                    timings_ms={**outcome.timings_ms, "search": search_ms},
+                    no_similar_case=no_similar_case,
+                    timings_ms=timings_ms,
                     pictures=self._pictures(outcome) if with_pictures else None,
+                    maps=maps,
                 )
             )
-        cases = self._rank_cases(embeddings, slices, settings.top_n, excluded)
+        cases = ranked_cases(
+            self.index,
+            embeddings,
+            [answer.neighbors for answer in slices],
+            settings.top_n,
+            excluded,
+        )
         no_similar_case = all(answer.no_similar_case for answer in slices)
         return StudyAnswer(
             study_instance_uid=study.study_instance_uid,
@@ -303,65 +326,10 @@ class Retriever:
             skipped=tuple(skipped),
         )
 
-    def _rank_cases(
-        self,
-        embeddings: list[npt.NDArray[np.float32]],
-        slices: list[SliceAnswer],
-        top_n: int,
-        excluded: npt.NDArray[np.bool_] | None,
-    ) -> tuple[CaseRank, ...]:
-        if not embeddings:
-            return ()
-        found = self.index.case_scores(np.stack(embeddings), excluded)
-        shown = [{neighbor.case_id for neighbor in answer.neighbors} for answer in slices]
-        ranks = []
-        for rank, (column, score) in enumerate(
-            rank_cases(found.scores, found.case_ids, top_n), start=1
-        ):
-            (item,) = self.index.items([int(found.first_rows[column])])
-            ranks.append(
-                CaseRank(
-                    rank=rank,
-                    case_id=item.case_id,
-                    label=item.label,
-                    score=round(score, 6),
-                    n_slices=sum(item.case_id in cases for cases in shown),
-                    best_score=round(float(found.scores[:, column].max()), 6),
-                    site=item.site,
-                    verification=item.verification,
-                )
-            )
-        return tuple(ranks)
-
-    def _neighbors(
-        self,
-        embedding: npt.NDArray[np.float32],
-        settings: QuerySettings,
-        excluded: npt.NDArray[np.bool_] | None,
-    ) -> tuple[Neighbor, ...]:
-        found = self.index.search(
-            embedding, settings.top_n, mode=settings.search_mode, excluded_rows=excluded
-        )
-        is_filled = found.rows[0] >= 0
-        items = self.index.items(found.rows[0][is_filled])
-        return tuple(
-            Neighbor(
-                rank=rank,
-                score=round(float(score), 6),
-                item_id=item.item_id,
-                case_id=item.case_id,
-                label=item.label,
-                study_instance_uid=item.study_instance_uid,
-                series_instance_uid=item.series_instance_uid,
-                sop_instance_uid=item.sop_instance_uid,
-                position_mm=item.position_mm,
-                site=item.site,
-                verification=item.verification,
-            )
-            for rank, (item, score) in enumerate(
-                zip(items, found.scores[0][is_filled], strict=True), start=1
-            )
-        )
+    def _maps(self, encoded: EncodedSlice, neighbors: tuple[Neighbor, ...]) -> tuple[PairMaps, ...]:
+        sha256 = self.bundle.explain_sha256
+        assert sha256 is not None  # or check_explain refused
+        return pair_maps(encoded, neighbors, self.index, sha256)
 
     def _pictures(self, encoded: EncodedSlice) -> SlicePictures:
         from ildsdk.reports.thumbnail import render_slice_pictures
@@ -398,3 +366,7 @@ class Retriever:
                 model_is_synthetic=self.bundle.is_synthetic, cases_are_synthetic=info.is_synthetic
             ),
         )
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1e3, 3)

@@ -31,16 +31,26 @@ class SliceCounter:
 
 
 def iter_study(
-    encoder: Encoder, study: Study, counter: SliceCounter | None = None
+    encoder: Encoder,
+    study: Study,
+    counter: SliceCounter | None = None,
+    *,
+    with_locations: bool = False,
 ) -> Iterator[EncodedSlice | SkippedItem]:
     """Embed the slices of one study in order.
+
+    Parameters
+    ----------
+    with_locations : bool
+        As in :meth:`ildsdk.encoder.Encoder.encode`.
 
     Yields
     ------
     EncodedSlice or SkippedItem
         One per slice of ``study.slices``; a damaged file skips its slice, not the study.
     """
-    for header, outcome in encoder.iter_encode(study.slices, _read_or_unusable):
+    outcomes = encoder.iter_encode(study.slices, _read_or_unusable, with_locations=with_locations)
+    for header, outcome in outcomes:
         if counter is not None:
             counter.advance()
         if isinstance(outcome, SliceUnusableError):

@@ -16,21 +16,34 @@ from ildsdk.settings import MethodSettings
 N_DEEP = 8
 EMBEDDING_SIZE = 16
 INPUT_SIZE = 64
+GRID = 15  # places of the feature map along one side
 
 
-def write_tiny_bundle(folder: Path, *, seed: int = 0, name: str = "tiny") -> Bundle:
+def write_tiny_bundle(
+    folder: Path,
+    *,
+    seed: int = 0,
+    name: str = "tiny",
+    with_maps: bool = False,
+    model_card: str | None = None,
+    radiomics_scale: float = 1e3,
+) -> Bundle:
     parts = folder.with_name(folder.name + "-parts")
     parts.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     _write_backbone(parts / "backbone.onnx", rng)
-    _write_fusion(parts / "fusion.onnx", rng)
+    weights = _write_fusion(parts / "fusion.onnx", rng)
+    if with_maps:
+        write_explain(parts / "explain.onnx", weights)
     return write_bundle(
         folder,
         name=name,
         method=MethodSettings(input_size=INPUT_SIZE),
         backbone=parts / "backbone.onnx",
         fusion=parts / "fusion.onnx",
-        scaler=FeatureScaler(np.zeros(len(FEATURE_NAMES)), np.full(len(FEATURE_NAMES), 1e3)),
+        scaler=FeatureScaler(
+            np.zeros(len(FEATURE_NAMES)), np.full(len(FEATURE_NAMES), radiomics_scale)
+        ),
         labels=("A", "B"),
         embedding_size=EMBEDDING_SIZE,
         gem_p=3.0,
@@ -39,6 +52,8 @@ def write_tiny_bundle(folder: Path, *, seed: int = 0, name: str = "tiny") -> Bun
         figures={},
         license="Apache-2.0",
         intended_use="tests",
+        explain=parts / "explain.onnx" if with_maps else None,
+        model_card=model_card,
     )
 
 
@@ -50,8 +65,8 @@ def _write_backbone(path: Path, rng: np.random.Generator) -> None:
     graph = helper.make_graph(
         [
             helper.make_node("Conv", ["image", "w"], ["c"], strides=[4, 4]),
-            helper.make_node("Relu", ["c"], ["r"]),
-            helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+            helper.make_node("Relu", ["c"], ["feature_map"]),
+            helper.make_node("GlobalAveragePool", ["feature_map"], ["p"]),
             helper.make_node("Flatten", ["p"], ["deep_features"]),
         ],
         "backbone",
@@ -60,14 +75,20 @@ def _write_backbone(path: Path, rng: np.random.Generator) -> None:
                 "image", TensorProto.FLOAT, ["batch", 1, INPUT_SIZE, INPUT_SIZE]
             )
         ],
-        [helper.make_tensor_value_info("deep_features", TensorProto.FLOAT, ["batch", N_DEEP])],
+        [
+            helper.make_tensor_value_info("deep_features", TensorProto.FLOAT, ["batch", N_DEEP]),
+            helper.make_tensor_value_info(
+                "feature_map", TensorProto.FLOAT, ["batch", N_DEEP, GRID, GRID]
+            ),
+        ],
         [_weights("w", rng, N_DEEP, 1, 5, 5)],
     )
     _save(graph, path)
 
 
-def _write_fusion(path: Path, rng: np.random.Generator) -> None:
+def _write_fusion(path: Path, rng: np.random.Generator) -> onnx.TensorProto:
     n_features = len(FEATURE_NAMES)
+    weights = _weights("w", rng, N_DEEP + n_features, EMBEDDING_SIZE)
     graph = helper.make_graph(
         [
             helper.make_node("Concat", ["deep_features", "radiomics"], ["x"], axis=1),
@@ -80,7 +101,61 @@ def _write_fusion(path: Path, rng: np.random.Generator) -> None:
             helper.make_tensor_value_info("radiomics", TensorProto.FLOAT, ["batch", n_features]),
         ],
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", EMBEDDING_SIZE])],
-        [_weights("w", rng, N_DEEP + n_features, EMBEDDING_SIZE)],
+        [weights],
+    )
+    _save(graph, path)
+    return weights
+
+
+def write_explain(path: Path, weights: onnx.TensorProto) -> None:
+    """Location vectors of the two graphs above: mean pooling, a linear map, unit norm.
+
+    A place's part of the deep features is its activation over the number of places; the embedding
+    moves by the part of it, seen through the weights, that is across the embedding.
+    """
+    n_features = len(FEATURE_NAMES)
+    constants = {
+        "flat": np.array([0, N_DEEP, -1], np.int64),
+        "first": np.array([0], np.int64),
+        "end": np.array([N_DEEP], np.int64),
+        "axis_1": np.array([1], np.int64),
+        "axis_2": np.array([2], np.int64),
+        "n_places": np.array(GRID * GRID, np.float32),
+    }
+    nodes = [
+        ("Slice", ["w", "first", "end", "first"], ["w_deep"], {}),
+        ("Reshape", ["feature_map", "flat"], ["channels_first"], {}),
+        ("Transpose", ["channels_first"], ["activation"], {"perm": [0, 2, 1]}),
+        ("Div", ["activation", "n_places"], ["parts"], {}),
+        ("MatMul", ["parts", "w_deep"], ["moves"], {}),
+        ("ReduceSum", ["parts", "axis_1"], ["deep"], {"keepdims": 0}),
+        ("Concat", ["deep", "radiomics"], ["x"], {"axis": 1}),
+        ("MatMul", ["x", "w"], ["f"], {}),
+        ("ReduceL2", ["f"], ["norm"], {"axes": [1], "keepdims": 1}),
+        ("Div", ["f", "norm"], ["e_flat"], {}),
+        ("Unsqueeze", ["e_flat", "axis_1"], ["e"], {}),
+        ("Unsqueeze", ["norm", "axis_1"], ["norm_3"], {}),
+        ("Mul", ["moves", "e"], ["products"], {}),
+        ("ReduceSum", ["products", "axis_2"], ["along"], {"keepdims": 1}),
+        ("Mul", ["along", "e"], ["shadow"], {}),
+        ("Sub", ["moves", "shadow"], ["across"], {}),
+        ("Div", ["across", "norm_3"], ["locations"], {}),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, outputs, **more) for kind, inputs, outputs, more in nodes],
+        "explain",
+        [
+            helper.make_tensor_value_info(
+                "feature_map", TensorProto.FLOAT, ["batch", N_DEEP, GRID, GRID]
+            ),
+            helper.make_tensor_value_info("radiomics", TensorProto.FLOAT, ["batch", n_features]),
+        ],
+        [
+            helper.make_tensor_value_info(
+                "locations", TensorProto.FLOAT, ["batch", GRID * GRID, weights.dims[1]]
+            )
+        ],
+        [weights, *(numpy_helper.from_array(value, name) for name, value in constants.items())],
     )
     _save(graph, path)
 

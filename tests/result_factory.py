@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 
+from ildsdk.explain import PairMaps, SliceBox, SliceMap
 from ildsdk.records import (
     CaseRank,
     LabelStatistic,
@@ -107,6 +108,54 @@ def make_slice(
         },
         pictures=draw_chest(seed * 100 + number) if picture else None,
     )
+
+
+def make_map(picture: SlicePictures, seed: int, strength: float, grid: int = 5) -> SliceMap:
+    """A plausible map over the lungs of a picture: one warm spot, a little of both signs around."""
+    rows, columns = np.nonzero(picture.outline)
+    n_rows, n_columns = picture.outline.shape
+    side = 1.08 * max(np.ptp(rows) + 1, np.ptp(columns) + 1)
+    box = SliceBox(
+        top=((rows.min() + rows.max() + 1) - side) / 2 / n_rows,
+        left=((columns.min() + columns.max() + 1) - side) / 2 / n_columns,
+        height=side / n_rows,
+        width=side / n_columns,
+    )
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:grid, :grid]
+    row, column = generator.integers(1, grid, 2)
+    values = np.exp(-((y - row) ** 2 + (x - column) ** 2) / 1.5)
+    values += generator.normal(0, 0.12, values.shape)
+    return SliceMap(values=(strength * values).astype(np.float32), box=box)
+
+
+def with_maps(answer: SliceAnswer, *, strength: float = 0.05, grid: int = 5) -> SliceAnswer:
+    """The answer with maps of its first neighbors: one kept, one not, one too weak to draw."""
+    assert answer.pictures is not None
+    pairs = []
+    for neighbor in answer.neighbors[:4]:
+        number = zlib.crc32(f"{answer.sop_instance_uid} {neighbor.item_id}".encode())
+        other = zlib.crc32(neighbor.item_id.encode())
+        drawn = draw_chest(other, size=160, disease=(other % 5) / 4)
+        is_missing = neighbor.rank == 3
+        factor = 0.01 if neighbor.rank == 4 else 1.0
+        pairs.append(
+            PairMaps(
+                rank=neighbor.rank,
+                query=make_map(answer.pictures, number, factor * strength, grid),
+                neighbor=None
+                if is_missing
+                else make_map(drawn, other, 0.6 * factor * strength, grid),
+                missing="not-kept" if is_missing else None,
+            )
+        )
+    return dataclasses.replace(answer, maps=tuple(pairs))
+
+
+def make_mapped_study(**changes: object) -> StudyAnswer:
+    """A study whose slices have maps."""
+    study = make_study(**changes)  # type: ignore[arg-type]
+    return dataclasses.replace(study, slices=tuple(with_maps(one) for one in study.slices))
 
 
 def make_study(

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from ildsdk import defaults
 from ildsdk.bundle import Bundle, write_bundle
-from ildsdk.errors import ModelError
+from ildsdk.errors import ConfigError, ModelError
 from tests.bundle_factory import write_tiny_bundle
 
 
@@ -37,6 +39,16 @@ def test_round_trip(intact: Path) -> None:
     assert len(bundle.bundle_hash) == 64
 
 
+def test_threshold_of_held_out_cases_is_that_of_the_figures(copy: Path) -> None:
+    with pytest.raises(ConfigError, match="no threshold measured on held-out cases"):
+        _ = Bundle.open(copy).held_out_threshold
+    edit_manifest(copy, figures={"systems": {"fusion": {"no_match_threshold": 0.71}}})
+    assert Bundle.open(copy).held_out_threshold == 0.71
+    edit_manifest(copy, figures={"systems": {"fusion": {"no_match_threshold": 7}}})
+    with pytest.raises(ConfigError, match="expected a cosine"):
+        _ = Bundle.open(copy).held_out_threshold
+
+
 def test_hash_follows_weights_and_ignores_reading_matter(tmp_path: Path, copy: Path) -> None:
     first = Bundle.open(copy)
     other = write_tiny_bundle(tmp_path / "other", seed=1)
@@ -48,9 +60,9 @@ def test_hash_follows_weights_and_ignores_reading_matter(tmp_path: Path, copy: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": "ildsdk.bundle/2"}, "update ildsdk"),
+        ({"schema": "ildsdk.bundle/3"}, "update ildsdk"),
         ({"pipeline_version": "ildsdk.pipeline/0"}, "this ildsdk prepares slices by"),
-        ({"schema": "other"}, "expected 'ildsdk.bundle/1'"),
+        ({"schema": "other"}, "expected 'ildsdk.bundle/2'"),
         ({"feature_names": ["x"]}, "1 features"),
         ({"embedding_size": 17}, "changed after it was made"),
         ({"embedding_size": "128"}, "expected 2 to 4096"),
@@ -127,3 +139,64 @@ def test_failed_write_leaves_nothing(intact: Path, tmp_path: Path) -> None:
             intended_use="x",
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def as_version_1(folder: Path) -> None:
+    edit_manifest(folder, schema="ildsdk.bundle/1")
+
+
+class TestMapsAndCard:
+    CARD = "# Model card\n\nFor tests; Zürich.\n"
+
+    @pytest.fixture
+    def full(self, tmp_path: Path) -> Path:
+        write_tiny_bundle(tmp_path / "full", with_maps=True, model_card=self.CARD)
+        return tmp_path / "full"
+
+    def test_they_are_kept_and_change_no_hash(self, full: Path, intact: Path) -> None:
+        bundle, bare = Bundle.open(full), Bundle.open(intact)
+        assert bundle.model_card() == self.CARD
+        assert bundle.explain == full / "explain.onnx"
+        digest = hashlib.sha256((full / "explain.onnx").read_bytes()).hexdigest()
+        assert bundle.explain_sha256 == digest
+        assert bundle.bundle_hash == bare.bundle_hash
+        assert (bare.explain, bare.explain_sha256, bare.model_card()) == (None, None, None)
+
+    def test_version_1_is_read_with_its_hash(self, copy: Path) -> None:
+        expected = Bundle.open(copy).bundle_hash
+        as_version_1(copy)
+        assert Bundle.open(copy).bundle_hash == expected
+
+    def test_the_embedded_bundle_of_version_1_keeps_the_hash_it_was_made_with(self) -> None:
+        manifest = json.loads((defaults.bundle_path() / "manifest.json").read_text())
+        assert Bundle.open(defaults.bundle_path()).bundle_hash == manifest["bundle_hash"]
+
+    def test_version_1_has_neither(self, full: Path) -> None:
+        as_version_1(full)
+        with pytest.raises(ModelError, match=r"expected \['backbone.onnx', 'fusion.onnx'\]$"):
+            Bundle.open(full)
+
+    @pytest.mark.parametrize("name", ["explain.onnx", "model_card.md"])
+    def test_a_flipped_bit_and_a_lost_file_are_found(self, full: Path, name: str) -> None:
+        data = bytearray((full / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (full / name).write_bytes(data)
+        with pytest.raises(ModelError, match=f"{name} has SHA-256"):
+            Bundle.open(full)
+        (full / name).unlink()
+        with pytest.raises(ModelError, match=f"{name} is missing"):
+            Bundle.open(full)
+
+    def test_a_card_too_long_or_not_text_is_refused(self, tmp_path: Path, full: Path) -> None:
+        with pytest.raises(ModelError, match="at most 262144"):
+            write_tiny_bundle(tmp_path / "long", model_card="x" * 300_000)
+        assert not (tmp_path / "long").exists()
+        content = b"\xff\xfe card"
+        (full / "model_card.md").write_bytes(content)
+        files = json.loads((full / "manifest.json").read_text())["files"]
+        files["model_card.md"] = {
+            "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
+        }  # fmt: skip
+        edit_manifest(full, files=files)
+        with pytest.raises(ModelError, match="not UTF-8"):
+            Bundle.open(full)

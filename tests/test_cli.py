@@ -136,11 +136,26 @@ def test_bundle_info_and_verify(
 ) -> None:
     code, out, _ = run("bundle", "info", world / "bundle", capsys=capsys)
     assert json.loads(out)["name"] == "tiny"
+    assert json.loads(out)["has_maps"] is False
     code, out, _ = run("bundle", "verify", world / "bundle", capsys=capsys)
     assert code == 0
     code, _, err = run("bundle", "verify", tmp_path, capsys=capsys)
     assert code == 4
     assert "not a model bundle" in err
+
+
+def test_bundle_card(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run("bundle", "card", world / "bundle", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert "has no model card" in err
+    write_tiny_bundle(tmp_path / "full", with_maps=True, model_card="# Card\n\x1b[31mred\n")
+    code, out, _ = run("bundle", "card", tmp_path / "full", capsys=capsys)
+    assert (code, out) == (0, "# Card\n?[31mred\n")
+    info = json.loads(run("bundle", "info", tmp_path / "full", capsys=capsys)[1])
+    assert info["has_maps"]
+    assert info["has_model_card"]
+    assert "explain.onnx" in info["files_bytes"]
+    assert run("bundle", "verify", tmp_path / "full", capsys=capsys)[0] == 0
 
 
 def test_exit_codes(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
 from export.measures import (
+    average_precision_by_query,
+    case_rankings,
     case_top1_labels,
     classification_measures,
+    confusion_counts,
+    draw_cases,
+    macro_f1_of_counts,
     mean_average_precision,
     mean_distances,
+    ndcg_by_query,
     no_match_threshold,
+    percentile_interval,
     precision_at_n,
+    precision_by_query,
     rank_rows,
     retrieval_report,
     separation,
@@ -49,6 +58,16 @@ def test_classification_measures_equal_scikit_learn() -> None:
     assert found.accuracy == metrics.accuracy_score(truth, predicted)
 
 
+def test_a_query_without_an_answer_costs_recall_and_accuracy_not_precision() -> None:
+    truth, predicted = np.array([0, 0, 1, 1]), np.array([0, -1, 1, 0])
+    assert confusion_counts(truth, predicted, 2).tolist() == [[1, 0, 1], [1, 1, 0]]
+    found = classification_measures(truth, predicted, 2)
+    assert found.recall.tolist() == [0.5, 0.5]
+    assert found.precision.tolist() == [0.5, 1]
+    assert found.confusion.tolist() == [[0.5, 0], [0.5, 0.5]]
+    assert found.accuracy == 0.5
+
+
 def test_a_class_never_predicted_counts_zero_not_nan() -> None:
     found = classification_measures(np.array([0, 1]), np.array([0, 0]), 3)
     assert found.precision.tolist() == [0.5, 0, 0]
@@ -68,6 +87,59 @@ def test_average_precision_equals_scikit_learn() -> None:
     assert precision_at_n(ranked, 10) == pytest.approx(
         np.mean([relevant[q, order[q, :10]].sum() / 10 for q in range(7)])
     )
+
+
+def plain_ranking(scores: list[float]) -> list[int]:
+    """Insert each row behind all that are as good: descending, ties by row."""
+    ranked: list[int] = []
+    for row, score in enumerate(scores):
+        place = 0
+        while place < len(ranked) and scores[ranked[place]] >= score:
+            place += 1
+        ranked.insert(place, row)
+    return ranked
+
+
+def plain_average_precision(ranked: list[bool]) -> float:
+    n_hits, total = 0, 0.0
+    for rank, is_hit in enumerate(ranked, start=1):
+        if is_hit:
+            n_hits += 1
+            total += n_hits / rank
+    return total / n_hits if n_hits else 0.0
+
+
+def plain_ndcg(ranked: list[bool], n: int) -> float:
+    gain = sum(1 / math.log2(rank + 1) for rank, hit in enumerate(ranked[:n], start=1) if hit)
+    best = sorted(ranked, reverse=True)[:n]
+    ideal = sum(1 / math.log2(rank + 1) for rank, hit in enumerate(best, start=1) if hit)
+    return gain / ideal if ideal else 0.0
+
+
+def test_ranked_measures_equal_plain_loops_where_scores_tie() -> None:
+    rng = np.random.default_rng(5)
+    scores = rng.integers(4, size=(30, 17)) / 4.0  # many ties
+    relevant = rng.random((30, 17)) < rng.random((30, 1)) * 0.6
+    relevant[0], relevant[1] = False, True
+    order = rank_rows(scores)
+    ranked = np.take_along_axis(relevant, order, axis=1)
+    for q in range(30):
+        expected = plain_ranking(scores[q].tolist())
+        assert order[q].tolist() == expected
+        hits = [bool(relevant[q, row]) for row in expected]
+        assert average_precision_by_query(ranked)[q] == pytest.approx(plain_average_precision(hits))
+        for n in (1, 5, 10, 40):
+            assert precision_by_query(ranked, n)[q] == pytest.approx(sum(hits[:n]) / n)
+            assert ndcg_by_query(ranked, n)[q] == pytest.approx(plain_ndcg(hits, n))
+    assert ndcg_by_query(ranked, 10)[:2].tolist() == [0, pytest.approx(1)]
+
+
+def test_ndcg_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(6)
+    scores, relevant = rng.random((9, 40)), rng.random((9, 40)) < 0.3
+    ranked = np.take_along_axis(relevant, rank_rows(scores), axis=1)
+    expected = metrics.ndcg_score(relevant.astype(float), scores, k=10)
+    assert ndcg_by_query(ranked, 10).mean() == pytest.approx(expected)
 
 
 def test_ties_go_to_the_lower_row() -> None:
@@ -92,6 +164,8 @@ def test_silhouette_equals_scikit_learn_and_is_not_s(clustered) -> None:
     truth = np.where(np.arange(90) == 0, 7, truth)  # a class of one row counts 0
     found = silhouette_rousseeuw(vectors, truth)
     assert found == pytest.approx(metrics.silhouette_score(vectors, truth))
+    assert np.isnan(silhouette_rousseeuw(vectors, np.zeros(90, np.int64)))
+    assert np.isnan(separation(float("nan"), 1.0))
     assert abs(found - separation(*mean_distances(vectors, truth))) > 0.02
 
 
@@ -103,6 +177,62 @@ def test_case_ranking_follows_the_rule_of_case_rank() -> None:
     # A single very good slice does not beat a case that is good throughout.
     scores = np.array([[0.95, 0.9], [0.1, 0.9]])
     assert case_top1_labels(scores, ["q", "q"], ["a", "b"]) == {"q": "b"}
+
+
+def test_all_cases_are_ranked_by_the_mean_of_their_best_cosines_ties_by_name() -> None:
+    rng = np.random.default_rng(7)
+    scores = rng.integers(5, size=(12, 20)) / 4.0  # exact sums, so equal means are equal
+    query_cases = [f"q{number}" for number in rng.integers(3, size=12)]
+    index_cases = [f"c{number}" for number in rng.integers(6, size=20)]
+    found = case_rankings(scores, query_cases, index_cases)
+    assert set(found) == set(query_cases)
+    for case, ranking in found.items():
+        means = {}
+        for other in set(index_cases):
+            best = [
+                max(scores[q, i] for i in range(20) if index_cases[i] == other)
+                for q in range(12)
+                if query_cases[q] == case
+            ]
+            means[other] = sum(best) / len(best)
+        assert ranking == sorted(means, key=lambda other: (-means[other], other))
+
+
+def test_cases_are_drawn_within_their_class_and_alike_for_one_seed() -> None:
+    classes = np.array([0, 1, 0, 2, 1, 0])
+    drawn = draw_cases(classes, 4000, seed=3)
+    assert drawn.shape == (4000, 6)
+    for number, size in ((0, 3), (1, 2), (2, 1)):
+        assert (drawn[:, classes == number].sum(axis=1) == size).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.06)
+    assert drawn.max() == 3  # with replacement
+    np.testing.assert_array_equal(drawn, draw_cases(classes, 4000, seed=3))
+    assert (drawn != draw_cases(classes, 4000, seed=4)).any()
+
+
+def test_percentile_interval_leaves_half_of_the_rest_on_each_side() -> None:
+    values = np.arange(1001.0)
+    assert percentile_interval(values, 0.95) == (pytest.approx(25), pytest.approx(975))
+    assert percentile_interval(values, 0.99) == (pytest.approx(5), pytest.approx(995))
+    with pytest.raises(ValueError, match="level"):
+        percentile_interval(values, 95)
+
+
+def test_macro_f1_of_many_tables_equals_scikit_learn_on_repeated_rows() -> None:
+    rng = np.random.default_rng(8)
+    truth, predicted = rng.integers(3, size=40), rng.integers(3, size=40)
+    weights = rng.integers(3, size=(5, 40))
+    tables = np.stack(
+        [confusion_counts(np.repeat(truth, w), np.repeat(predicted, w), 3) for w in weights]
+    )
+    expected = [
+        metrics.f1_score(
+            np.repeat(truth, w), np.repeat(predicted, w), average="macro", labels=range(3),
+            zero_division=0,
+        )
+        for w in weights
+    ]  # fmt: skip
+    np.testing.assert_allclose(macro_f1_of_counts(tables), expected)
 
 
 def test_threshold_is_the_first_percentile() -> None:

@@ -14,8 +14,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training side needs torch")
 
 from export.augment import AugmentSettings, augment  # noqa: E402
+from export.bundling import assemble_bundle, export_trained  # noqa: E402
 from export.dataset import SliceSet  # noqa: E402
-from export.default_bundle import assemble_bundle, export_trained  # noqa: E402
 from export.evaluate import evaluate  # noqa: E402
 from export.train import load_trained, train  # noqa: E402
 from export.train_settings import TrainSettings  # noqa: E402
@@ -58,10 +58,10 @@ def test_training_leaves_weights_and_logs(trained_folder, slices) -> None:
     assert (len(trained.train_cases), len(trained.held_out_cases)) == (4, 2)
     rows = slices.rows_of(trained.train_cases)
     np.testing.assert_allclose(trained.scaler.mean, slices.radiomics[rows].mean(axis=0))
-    with (trained_folder / "backbone.csv").open() as stream:
+    with (trained_folder / "classify.csv").open() as stream:
         log = list(csv.DictReader(stream))
     assert [(row["epoch"], row["side"]) for row in log] == [("1", "32"), ("2", "48")]
-    with (trained_folder / "fusion.csv").open() as stream:
+    with (trained_folder / "contrast.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 2
 
 
@@ -72,7 +72,7 @@ def test_run_killed_in_both_stages_and_resumed_equals_an_uninterrupted_one(
 
     save = Checkpoint.save
 
-    for stage in ("backbone", "fusion"):
+    for stage in ("classify", "contrast"):
 
         def killed(self, state, entry, stage=stage):
             save(self, state, entry)
@@ -101,7 +101,7 @@ def test_export_evaluate_and_bundle_of_a_trained_model(trained_folder, slices, t
     trained = load_trained(trained_folder / "model.pt")
     lines: list[str] = []
     export_trained(slices, trained, tmp_path / "onnx", say=lines.append)
-    assert len(lines) == 3
+    assert len(lines) == 6
     result = evaluate(
         slices, trained, tmp_path / "onnx", tmp_path / "evaluation", is_synthetic=True,
         show_progress=False,

@@ -23,7 +23,7 @@ from tests.index_factory import make_index, unit_embeddings
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Intact index of two segments; of the first, one item is removed."""
     path = tmp_path_factory.mktemp("pristine") / "index"
-    with make_index(path, 12, 7) as index:
+    with make_index(path, 12, 7, with_maps=True) as index:
         index.remove(item_ids=["1.2.3.6"])
     return path
 
@@ -59,7 +59,7 @@ def _bless(path: Path) -> None:
     """Bring sizes and checksums of the manifest in line with the files as they are now."""
     fields = json.loads((path / "manifest.json").read_text())
     for segment in fields["segments"]:
-        for kind in ("arrays", "columns", "items", "removed"):
+        for kind in ("arrays", "columns", "items", "maps", "removed"):
             if segment[kind] is not None:
                 segment[kind] = _entry(path / segment[kind]["file"])
     _rewrite(path, segments=fields["segments"])
@@ -70,6 +70,7 @@ FILES = (
     "arrays-000002.safetensors", "arrays-000003.safetensors",
     "columns-000002.safetensors", "columns-000003.safetensors",
     "items-000002.sqlite", "items-000003.sqlite", "removed-000004.safetensors",
+    "maps-000002.safetensors", "maps-000003.safetensors",
 )  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_a_truncated_or_missing_file_is_refused_at_opening(
 
 
 def test_newer_schema_has_its_own_message(index_path: Path) -> None:
-    _rewrite(index_path, schema="ildsdk.index/3", colors=3)
+    _rewrite(index_path, schema="ildsdk.index/4", colors=3)
     with pytest.raises(IndexFileError, match="written by a newer ildsdk"):
         Index.open(index_path)
 
@@ -121,7 +122,7 @@ def test_newer_schema_has_its_own_message(index_path: Path) -> None:
 @pytest.mark.parametrize("schema", ["ildsdk.bundle/1", "", None, 1, "ildsdk.index/0"])
 def test_other_schemas_are_refused(index_path: Path, schema: object) -> None:
     _rewrite(index_path, schema=schema)
-    with pytest.raises(IndexFileError, match=r"not of an ildsdk index|expected ildsdk\.index/2"):
+    with pytest.raises(IndexFileError, match=r"not of an ildsdk index|expected ildsdk\.index/3"):
         Index.open(index_path)
 
 
@@ -139,7 +140,10 @@ def test_other_bundle_is_refused(index_path: Path) -> None:
         {"calibration": {"no_match_threshold": 2, "how": ""}}, {"calibration": {"how": ""}},
         {"calibration": {"no_match_threshold": True, "how": ""}}, {"segments": {}},
         {"segments": [1]}, {"segments": [{}]}, {"unknown": 1}, {"name": "x" * 10_001},
-        {"schema": "ildsdk.index/1"},
+        {"schema": "ildsdk.index/1"}, {"schema": "ildsdk.index/2"}, {"maps": None}, {"maps": []},
+        {"maps": {"explain_sha256": "e" * 64, "n_rows": 2}},
+        {"maps": {"explain_sha256": "e" * 64, "n_rows": 2, "n_columns": 257}},
+        {"maps": {"explain_sha256": "E" * 64, "n_rows": 2, "n_columns": 3}},
     ],
 )  # fmt: skip
 def test_each_field_of_the_manifest_is_checked(index_path: Path, changes: dict[str, Any]) -> None:
@@ -195,7 +199,7 @@ def test_file_names_must_be_plain_names_of_index_files(index_path: Path, name: s
     [
         {"n_items": 0}, {"n_removed": 13}, {"n_removed": 0}, {"removed": None}, {"arrays": None},
         {"items": None}, {"max_norm": 2.0}, {"max_norm": 1}, {"max_norm": "1"}, {"codes": {}},
-        {"unknown": 1},
+        {"unknown": 1}, {"maps": {}}, {"maps": 1},
     ],
 )  # fmt: skip
 def test_each_field_of_a_segment_is_checked(index_path: Path, changes: dict[str, Any]) -> None:
@@ -302,6 +306,37 @@ def test_a_safetensors_header_that_lies_is_refused(index_path: Path, kind: str) 
         _bless(index_path)
         with pytest.raises(IndexFileError, match=f"{kind}-000002"):
             Index.open(index_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("places", 1), ("places", 99), ("places", -2), ("scales", 0.0), ("scales", np.nan),
+     ("boxes", np.inf), ("boxes", -1.0), ("locations", 5), ("map_checks", 5)],
+)  # fmt: skip
+def test_maps_that_are_not_those_written_are_found(
+    index_path: Path, name: str, value: float
+) -> None:
+    file = index_path / "maps-000002.safetensors"
+    arrays = {key: array.copy() for key, array in map_arrays(file).items()}
+    arrays[name].reshape(-1)[-1 if name == "boxes" else 0] = value
+    write_arrays(file, arrays)
+    _bless(index_path)
+    problems = verify_index(index_path).problems
+    assert len(problems) == 1
+    assert file.name in problems[0]
+    row = 10 if name == "boxes" else 0  # the one it was done to
+    with Index.open(index_path) as index:
+        if value == -2:  # as if it had none
+            assert index.location_codes(row) is None
+        else:
+            with pytest.raises(IndexFileError, match="maps-000002"):
+                index.location_codes(row)
+
+
+def test_maps_of_another_grid_are_refused(index_path: Path) -> None:
+    _rewrite(index_path, maps={"explain_sha256": "e" * 64, "n_rows": 3, "n_columns": 3})
+    with pytest.raises(IndexFileError, match=r"maps-000002\.safetensors holds"):
+        Index.open(index_path)
 
 
 @pytest.mark.parametrize("change", ["number", "ends"])

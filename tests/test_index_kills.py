@@ -62,7 +62,7 @@ def _step(number: int, before: State, index: Index | None) -> State:
         threshold = number / 1e6 if name != "add" else threshold
         if index is not None:
             add_items(
-                index, first, N_ADDED,
+                index, first, N_ADDED, with_maps=number % 3 > 0,
                 calibration=(threshold, "test") if name != "add" else None,
             )  # fmt: skip
         rows = unit_embeddings(first, N_ADDED)
@@ -139,15 +139,18 @@ def _damaged(path: Path) -> None:
     content[content.index(b"picture 4")] ^= 1
     (path / "items-000002.sqlite").write_bytes(content)
     (path / "columns-000003.safetensors").unlink()
+    (path / "maps-000003.safetensors").write_bytes(b"no maps")
 
 
 def _prepared(path: Path) -> None:
-    with make_index(path, 10, 5) as index:
+    with make_index(path, 10, 5, with_maps=True) as index:
         index.remove(item_ids=["1.2.3.1", "1.2.3.7"])
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
-    "add": lambda path: add_items(Index.open(path, engine="numpy"), 20, 3, calibration=(0.1, "")),
+    "add": lambda path: add_items(
+        Index.open(path, engine="numpy"), 20, 3, with_maps=True, calibration=(0.1, "")
+    ),
     "remove": lambda path: Index.open(path, engine="numpy").remove(case_ids=["case-0", "case-2"]),
     "compact": lambda path: Index.open(path, engine="numpy").compact(),
     "set_calibration": lambda path: Index.open(path, engine="numpy").set_calibration(0.1, ""),

@@ -49,7 +49,7 @@ def test_merged_is_as_if_built_in_one_go(tmp_path: Path) -> None:
     ]
     write(tmp_path / "whole", 0, 30)
     report = merge_indexes(tmp_path / "merged", sources)
-    assert dataclasses.astuple(report) == (3, 30, 6, 0, 1, True)
+    assert dataclasses.astuple(report) == (3, 30, 6, 0, 1, True, 0, 0)
     with Index.open(tmp_path / "merged") as merged, Index.open(tmp_path / "whole") as whole:
         assert merged.items(range(30)) == whole.items(range(30))
         assert merged.embeddings().tobytes() == whole.embeddings().tobytes()

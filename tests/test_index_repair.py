@@ -197,7 +197,7 @@ def test_wrong_codes_of_right_bytes_are_built_anew(
 
 def test_a_manifest_that_is_not_damaged_is_not_replaced(index_path: Path) -> None:
     manifest = index_path / "manifest.json"
-    newer = manifest.read_bytes().replace(b"ildsdk.index/2", b"ildsdk.index/3")
+    newer = manifest.read_bytes().replace(b"ildsdk.index/3", b"ildsdk.index/4")
     manifest.write_bytes(newer)
     with pytest.raises(IndexFileError, match="newer ildsdk"):
         repair_index(index_path, engine="numpy")

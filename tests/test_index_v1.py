@@ -60,7 +60,7 @@ def test_the_first_change_upgrades_the_manifest_only(path: Path) -> None:
         add_items(index, 20, 5)
         assert index.remove(case_ids=["case-1"]) == 5
         assert np.isnat(index.added_on()).sum() == 11
-    assert json.loads((path / "manifest.json").read_text())["schema"] == "ildsdk.index/2"
+    assert json.loads((path / "manifest.json").read_text())["schema"] == "ildsdk.index/3"
     for name, content in before.items():
         assert name == "manifest.json" or (path / name).read_bytes() == content
     assert verify_index(path).is_intact

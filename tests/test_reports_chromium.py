@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 
 from ildsdk.reports.html import write_html
-from tests.result_factory import make_odd_result, make_result, make_study, make_thumbnail
+from tests.result_factory import (
+    make_mapped_study,
+    make_odd_result,
+    make_result,
+    make_study,
+    make_thumbnail,
+)
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -142,3 +148,17 @@ def test_page_prints_on_paper(tmp_path, page):
     content = target.read_bytes()
     assert content.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 2
+
+
+def test_maps_are_drawn_beside_each_other_and_not_where_nothing_is_similar(tmp_path):
+    counts = []
+    for best in (0.95, 0.55):
+        target = tmp_path / "maps.html"
+        study = make_mapped_study(n_slices=1, best=best)
+        write_html(make_result(study), target, thumbnails=make_thumbnail)
+        pixels = take_picture(tmp_path, target)
+        red, _, blue = (pixels[..., channel] for channel in range(3))
+        warm = (red > 150) & (red - blue > 80) & (np.abs(pixels - YELLOW).max(axis=-1) > 24)
+        counts.append(int(warm[1300:].sum()))  # below the banner and the label marks
+    assert counts[0] > 10_000
+    assert counts[1] < counts[0] / 10

@@ -5,8 +5,11 @@ from __future__ import annotations
 import click
 
 from export.cli.bundling import bundle, evaluate, export_command
-from export.cli.data import phantom, prepare
-from export.cli.embedded import default_bundle, install
+from export.cli.data import check_leaks, phantom, phantom_figure, prepare
+from export.cli.embedded import default_bundle, input_sizes, install
+from export.cli.experiment import experiment
+from export.cli.explaining import pointing
+from export.cli.reporting import report
 from export.cli.training import train
 
 
@@ -17,12 +20,18 @@ def main() -> None:
 
 for command in (
     phantom,
+    phantom_figure,
     prepare,
+    check_leaks,
     train,
+    experiment,
     export_command,
     evaluate,
+    report,
     bundle,
     default_bundle,
+    input_sizes,
     install,
+    pointing,
 ):
     main.add_command(command)

@@ -17,9 +17,13 @@ from ildsdk.settings import MethodSettings
 @click.option("--fp32", is_flag=True, help="Store float32 weights (94 MB instead of 24 MB).")
 @typed_errors
 def export_command(prepared: Path, training: Path, out: Path, fp32: bool) -> None:
-    """Export the model of TRAINING to ONNX in OUT, checked against torch on PREPARED's slices."""
+    """Export the model of TRAINING to ONNX in OUT, checked against torch on PREPARED's slices.
+
+    OUT gets backbone.onnx, fusion.onnx and explain.onnx (activation maps), or none of them where
+    one differs from torch. PREPARED is the set that the model was trained with.
+    """
+    from export.bundling import export_trained
     from export.dataset import load_slice_set
-    from export.default_bundle import export_trained
     from export.train import MODEL_NAME, load_trained
 
     trained = load_trained(training / MODEL_NAME)
@@ -59,8 +63,8 @@ def bundle(
     training: Path, onnx_folder: Path, evaluation: Path, out: Path, name: str,
     license_name: str, intended_use: str, synthetic: bool,
 ) -> None:  # fmt: skip
-    """Assemble a bundle folder OUT from an exported and evaluated model."""
-    from export.default_bundle import assemble_bundle
+    """Assemble a bundle folder OUT, model card included, from an exported and evaluated model."""
+    from export.bundling import assemble_bundle
     from export.train import MODEL_NAME, load_trained
     from ildsdk.settings import settings_from_mapping
 

@@ -1,63 +1,74 @@
-"""``default-bundle`` and ``install``: what ships inside the package."""
+"""``default-bundle``, ``input-sizes`` and ``install``: what ships inside the package."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from export.cli.options import FOLDER, say, training_options, training_settings, typed_errors
-from ildsdk.settings import MethodSettings
+from export.cli.options import FOLDER, say, typed_errors
+from export.default_bundle import INPUT_SIZE, DefaultBundleSettings
+from export.whole_files import write_whole
+
+_WORK = click.option("--work", type=FOLDER, default=Path("work/default-bundle"), show_default=True)
+_PROCESSES = click.option("--processes", default=2, show_default=True)
 
 
 @click.command("default-bundle")
-@click.option("--work", type=FOLDER, default=Path("work/default-bundle"), show_default=True)
-@click.option("--cases", default=24, show_default=True, help="Phantom cases of each class.")
-@click.option("--held-out", default=6, show_default=True, help="Of these, kept out of training.")
-@click.option("--phantom-seed", default=1000, show_default=True)
-@click.option("--phantom-size", default=512, show_default=True)
-@click.option("--difficulty", default=0.5, show_default=True, help="0 (easy) to 1 (hard).")
-@click.option("--input-size", default=160, show_default=True, help="Side of the model input.")
+@_WORK
 @click.option(
-    "--index-cases", type=int, help="Indexed cases of each class; default: all trained on."
+    "--input-size", default=INPUT_SIZE, show_default=True, help="Side of the model input."
 )
-@click.option("--processes", default=2, show_default=True)
-@training_options
+@_PROCESSES
 @typed_errors
-def default_bundle(
-    work: Path, cases: int, held_out: int, phantom_seed: int, phantom_size: int,
-    difficulty: float, input_size: int, index_cases: int | None, processes: int, **options: Any,
-) -> None:  # fmt: skip
+def default_bundle(work: Path, input_size: int, processes: int) -> None:
     """Everything from nothing: phantom, prepare, train, ONNX, evaluate, bundle, index.
 
     Each stage has its folder in --work and is skipped when complete; a killed run goes on
     where it stopped.
     """
-    from export.default_bundle import DefaultBundleSettings, make_default_bundle
+    from export.default_bundle import make_default_bundle
 
-    settings = DefaultBundleSettings(
-        n_cases_per_label=cases,
-        n_held_out_per_label=held_out,
-        phantom_seed=phantom_seed,
-        phantom_size=phantom_size,
-        difficulty=difficulty,
-        n_index_cases_per_label=index_cases,
-        method=MethodSettings(input_size=input_size),
-        training=training_settings(**options),
-    )
+    settings = DefaultBundleSettings(input_size=input_size)
     folder = make_default_bundle(work, settings, n_processes=processes, say=say)
     click.echo(folder)
-    click.echo((work / "evaluation" / "evaluation.md").read_text(encoding="utf-8"))
+    click.echo((folder.parent / "evaluation" / "evaluation.md").read_text(encoding="utf-8"))
+
+
+@click.command("input-sizes")
+@_WORK
+@click.option(
+    "--size", "sizes", type=int, multiple=True, default=(112, 160), show_default=True,
+    help="May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--document", type=click.Path(dir_okay=False, path_type=Path), help="Also write Markdown here."
+)
+@_PROCESSES
+@typed_errors
+def input_sizes(work: Path, sizes: tuple[int, ...], document: Path | None, processes: int) -> None:
+    """Train the default bundle at several input sizes and compare quality, time and size."""
+    from export.input_sizes import compare_input_sizes, markdown_table
+
+    settings = DefaultBundleSettings()
+    result = compare_input_sizes(work, settings, sizes, n_processes=processes, say=say)
+    text = markdown_table(result, settings)
+    if document is not None:
+        write_whole(document, text.encode())
+    click.echo(text)
 
 
 @click.command()
-@click.option("--work", type=FOLDER, default=Path("work/default-bundle"), show_default=True)
+@_WORK
+@click.option(
+    "--input-size", default=INPUT_SIZE, show_default=True, help="Which of the trained sizes."
+)
 @click.option("--data", type=FOLDER, default=Path("ildsdk/data"), show_default=True)
 @typed_errors
-def install(work: Path, data: Path) -> None:
+def install(work: Path, input_size: int, data: Path) -> None:
     """Put a finished default bundle, its index and a demo study into the package."""
     from export.install import install_defaults
 
-    for name, n_bytes in install_defaults(work, data).items():
+    finished = work / f"size-{input_size}"
+    for name, n_bytes in install_defaults(finished, work / "archive", data).items():
         click.echo(f"{name}: {n_bytes / 1e6:.1f} MB")

@@ -37,5 +37,9 @@ class GeM(nn.Module):
         """``(n, K, H, W)`` -> ``(n, K)``, computed in float32 whatever autocast says."""
         # A cube in bfloat16 keeps 8 bits: too few for a mean over many small values.
         with torch.autocast(device_type=feature_map.device.type, enabled=False):
-            clamped = feature_map.float().clamp(min=self.eps)
-            return clamped.pow(self.p).mean(dim=(-2, -1)).pow(1.0 / self.p)
+            return generalized_mean(feature_map.float(), self.p, self.eps)
+
+
+def generalized_mean(feature_map: Tensor, p: float, eps: float) -> Tensor:
+    """Eq. 1 in the dtype of its input, ``(n, K, H, W) -> (n, K)``; see :class:`GeM`."""
+    return feature_map.clamp(min=eps).pow(p).mean(dim=(-2, -1)).pow(1.0 / p)

@@ -14,6 +14,35 @@ def outer_product(deep: Tensor, radiomics: Tensor) -> Tensor:
     return (deep.unsqueeze(2) * radiomics.unsqueeze(1)).unsqueeze(1)
 
 
+def convolved_outer_product(deep: Tensor, radiomics: Tensor, weight: Tensor) -> Tensor:
+    """``HalvingBlock.conv`` of the outer product, cut to half its size, without forming it.
+
+    ``sum_uv w[c,u,v] x[2i+u-1] y[2j+v-1]`` over a 3 x 3 kernel separates into
+    ``sum_v (sum_u w[c,u,v] x[2i+u-1]) y[2j+v-1]``: a convolution of x with three kernels per
+    channel, then a product of small matrices. The same sum in another order; the q x p map of each
+    sample is neither written nor read.
+
+    Parameters
+    ----------
+    deep, radiomics : Tensor
+        ``(n, q)``, ``(n, p)``.
+    weight : Tensor
+        ``(c, 1, 3, 3)``; stride 2, padding 1, no bias.
+
+    Returns
+    -------
+    Tensor
+        ``(n, c, q // 2, p // 2)``.
+    """
+    n_channels, n_rows, n_columns = weight.shape[0], deep.shape[1] // 2, radiomics.shape[1] // 2
+    kernels = weight[:, 0].transpose(1, 2).reshape(n_channels * 3, 1, 3)  # (3 c, 1, 3): (c, v), u
+    along = functional.conv1d(deep.unsqueeze(1), kernels, stride=2, padding=1)[:, :, :n_rows]
+    along = along.unflatten(1, (n_channels, 3)).transpose(2, 3)  # (n, c, q // 2, 3)
+    # Row v holds y[2j + v - 1]: (n, 1, 3, p // 2)
+    across = functional.pad(radiomics, (1, 1)).unfold(1, 3, 2)[:, :n_columns].transpose(1, 2)
+    return along @ across.unsqueeze(1)
+
+
 class HalvingBlock(nn.Module):
     """3x3 convolution of stride 2, batch norm, ReLU: ``(n, c, h, w) -> (n, c', h // 2, w // 2)``.
 
@@ -70,14 +99,19 @@ class IldFfn(nn.Module):
 
     def correlation(self, deep: Tensor, radiomics: Tensor) -> Tensor:
         """R: ``(n, q), (n, p) -> (n, (q // 8) * (p // 8))``."""
-        z = outer_product(deep, radiomics)  # (n, 1, q, p)
-        z = self.blocks(z)  # (n, 64, q // 8, p // 8)
+        first, *others = self.blocks
+        z = convolved_outer_product(deep, radiomics, first.conv.weight)
+        z = functional.relu(first.bn(z))  # (n, 16, q // 2, p // 2)
+        for block in others:
+            z = block(z)  # (n, 32, q // 4, p // 4), then (n, 64, q // 8, p // 8)
         return self.merge(z).flatten(1)  # (n, (q // 8) * (p // 8))
 
     def fused(self, deep: Tensor, radiomics: Tensor) -> Tensor:
         """F before normalisation: ``(n, embedding_size)``."""
         correlation = self.correlation(deep, radiomics)
-        return self.linear(torch.cat([deep, radiomics, correlation], dim=1))
+        # The embedding keeps the precision of its inputs whatever autocast says.
+        with torch.autocast(device_type=deep.device.type, enabled=False):
+            return self.linear(torch.cat([deep, radiomics, correlation.to(deep.dtype)], dim=1))
 
     def forward(self, deep: Tensor, radiomics: Tensor) -> Tensor:
         """X ``(n, q)``, standardised Y ``(n, p)`` -> unit embeddings ``(n, embedding_size)``."""

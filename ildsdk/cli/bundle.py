@@ -1,4 +1,4 @@
-"""``ildsdk bundle info|verify``."""
+"""``ildsdk bundle info|card|verify``."""
 
 from __future__ import annotations
 
@@ -36,13 +36,37 @@ def info(folder: Path | None) -> None:
         "embedding_size": opened.embedding_size,
         "gem_p": opened.gem_p,
         "n_features": len(opened.feature_names),
+        "has_maps": opened.explain is not None,
+        "has_model_card": opened.has_model_card,
         "files_bytes": {
-            path.name: path.stat().st_size for path in (opened.backbone, opened.fusion)
+            path.name: path.stat().st_size
+            for path in (opened.backbone, opened.fusion, opened.explain)
+            if path is not None
         },
         "figures": opened.figures,
         "provenance": opened.provenance,
     }
     click.echo(json.dumps(description, indent=2))
+
+
+@bundle.command()
+@click.argument("folder", type=_FOLDER, required=False)
+def card(folder: Path | None) -> None:
+    """Print the model card: purpose, data, figures, limits [default: the embedded bundle's]."""
+    from ildsdk import defaults
+    from ildsdk.bundle import Bundle
+    from ildsdk.errors import ConfigError
+
+    opened = Bundle.open(folder or defaults.bundle_path())
+    text = opened.model_card()
+    if text is None:
+        raise ConfigError(
+            f"bundle {opened.name!r} has no model card; `ildsdk bundle info` prints what it says "
+            "of itself"
+        )
+    # Whoever made the bundle wrote it: nothing in it may steer the terminal.
+    shown = "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+    click.echo(shown, nl=not shown.endswith("\n"))
 
 
 @bundle.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ildsdk.cli.options import quiet_option, runtime_options
+from ildsdk.cli.options import explain_option, quiet_option, runtime_options
 from ildsdk.cli.query import run_query
 from ildsdk.settings import QuerySettings
 
@@ -24,9 +24,12 @@ from ildsdk.settings import QuerySettings
     "--format", "output_format", type=click.Choice(["table", "json"]), default="table",
     show_default=True,
 )  # fmt: skip
+@explain_option
 @runtime_options
 @quiet_option
-def demo(out: Path, output_format: str, runtime: dict[str, Any], quiet: bool) -> None:
+def demo(
+    out: Path, output_format: str, explain: bool, runtime: dict[str, Any], quiet: bool
+) -> None:
     """Query the embedded phantom study with the embedded bundle and index.
 
     Everything in it is synthetic: it shows what the software does, not how well it would do on
@@ -44,5 +47,6 @@ def demo(out: Path, output_format: str, runtime: dict[str, Any], quiet: bool) ->
         output_format,
         out / "report.html",
         runtime,
+        explain=explain,
         quiet=quiet,
     )

@@ -39,7 +39,12 @@ def export(folder: Path, out: Path, with_patient_keys: bool) -> None:
 
     with Index.open(folder) as opened:
         n_items = export_index(opened, out, with_patient_keys=with_patient_keys)
+        has_maps = opened.maps_format is not None
     click.echo(f"{n_items} items written to {out.name}")
+    if has_maps:
+        click.echo(
+            "activation maps are not part of the file: what is made from it has none", err=True
+        )
     if with_patient_keys:
         click.echo(
             "it holds patient keys and their salt: keep it as safe as the index itself", err=True
@@ -119,6 +124,12 @@ def merge(
     )
     if not report.has_patient_keys:
         click.echo(f"the merged index has no patient keys: {_RECOGNIZED}", err=True)
+    if report.n_maps_dropped:
+        click.echo(
+            f"{report.n_maps_dropped} activation maps left out: the sources' were made with "
+            "different graphs and do not compare",
+            err=True,
+        )
     click.echo(
         "threshold of 'no similar case': not measured; run `ildsdk index calibrate`", err=True
     )

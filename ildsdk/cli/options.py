@@ -104,6 +104,16 @@ def study_options(command: CommandT) -> CommandT:
     )(command)
 
 
+def explain_option(command: CommandT) -> CommandT:
+    """``--explain``."""
+    return click.option(
+        "--explain",
+        is_flag=True,
+        help="Show on the page where in the slices their similarity comes from (the bundle must "
+        "have activation maps; neighbors are mapped where the index keeps theirs).",
+    )(command)
+
+
 def quiet_option(command: CommandT) -> CommandT:
     """``--quiet``."""
     return click.option("-q", "--quiet", is_flag=True, help="No progress bar on stderr.")(command)

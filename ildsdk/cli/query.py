@@ -11,6 +11,7 @@ import click
 
 from ildsdk.cli.options import (
     bundle_option,
+    explain_option,
     index_option,
     new_path,
     quiet_option,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     show_default=True, help="What stands on stdout; JSON is versioned and alone there.",
 )  # fmt: skip
 @click.option("--report", type=new_path, help="Also write one self-contained HTML page here.")
+@explain_option
 @study_options
 @click.option(
     "--mode", "search_mode", type=click.Choice(get_args(SearchMode)), default="exact",
@@ -60,6 +62,7 @@ def query(
     top_n: int,
     output_format: str,
     report: Path | None,
+    explain: bool,
     series_uid: str | None,
     every_mm: float,
     search_mode: SearchMode,
@@ -79,7 +82,17 @@ def query(
         search_mode=search_mode,
         exclude_same_patient=not include_same_patient,
     )
-    run_query(study, index_path, bundle, settings, output_format, report, runtime, quiet=quiet)
+    run_query(
+        study,
+        index_path,
+        bundle,
+        settings,
+        output_format,
+        report,
+        runtime,
+        explain=explain,
+        quiet=quiet,
+    )
 
 
 def run_query(
@@ -91,9 +104,12 @@ def run_query(
     report: Path | None,
     runtime: dict[str, Any],
     *,
+    explain: bool,
     quiet: bool,
 ) -> None:
     """Query, print, and write the page; shared with ``ildsdk demo``."""
+    if explain and report is None:
+        raise click.UsageError("--explain draws maps on the page of --report: name a file for it")
     from ildsdk.retriever import Retriever
 
     if report is not None:
@@ -102,7 +118,11 @@ def run_query(
         try:
             with progress_bar("slice", quiet=quiet) as progress:
                 result = retriever.query(
-                    study, settings, with_pictures=report is not None, progress=progress
+                    study,
+                    settings,
+                    with_pictures=report is not None,
+                    with_maps=explain,
+                    progress=progress,
                 )
         except NoUsableSliceError as error:
             if output_format == "json":

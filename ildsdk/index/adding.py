@@ -6,16 +6,19 @@ import dataclasses
 import datetime
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sized
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.errors import InputError
+from ildsdk.errors import IndexFileError, InputError
+from ildsdk.explain import LocationCodes
 from ildsdk.index.item_store import STORED, ItemStore
 from ildsdk.index.item_writing import Values, refuse_second_labels, stored_values
 from ildsdk.index.items import PATIENT_KEY, ItemRecord, patient_key
-from ildsdk.index.manifest import Calibration, Manifest
+from ildsdk.index.manifest import MAX_GRID, Calibration, Manifest, MapsFormat
+from ildsdk.index.maps import MapSource
 from ildsdk.index.segment import Segment
 from ildsdk.index.segment_writing import (
     SegmentSource,
@@ -44,6 +47,8 @@ class NewItems:
     thumbnails: Iterable[bytes]
     patient_hashes: Iterable[str | None] | None = None
     patient_keys: Iterable[str | None] | None = None
+    maps: Sequence[LocationCodes | None] | None = None
+    explain_sha256: str | None = None
     added_on: datetime.date
 
     def __post_init__(self) -> None:
@@ -54,7 +59,9 @@ class NewItems:
             raise ValueError(f"embeddings have shape {embeddings.shape}, expected (n >= 1, d)")
         if self.patient_hashes is not None and self.patient_keys is not None:
             raise ValueError("patient_hashes and patient_keys are both given, expected one")
-        for what in ("items", "thumbnails", "patient_hashes", "patient_keys"):
+        if (self.maps is None) != (self.explain_sha256 is None):
+            raise ValueError("maps and explain_sha256 are given together or not at all")
+        for what in ("items", "thumbnails", "patient_hashes", "patient_keys", "maps"):
             values = getattr(self, what)
             if isinstance(values, Sized) and len(values) != len(embeddings):
                 raise ValueError(
@@ -71,6 +78,44 @@ class NewItems:
             if item.patient_key is not None:
                 raise ValueError("patient_key is set by the index: hand in patient_hashes instead")
             yield stored_values(item, key, added_on)
+
+    def maps_format(self) -> MapsFormat | None:
+        """What the maps have in common; None where no item has one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A map is no int8 array, or of another grid or embedding size than the others.
+        """
+        given = [codes for codes in self.maps or () if codes is not None]
+        if not given or self.explain_sha256 is None:
+            return None
+        shape = given[0].codes.shape
+        if any(codes.codes.dtype != np.int8 for codes in given):
+            raise TypeError("a map is no int8 ndarray")
+        if len(shape) != 3 or not all(1 <= side <= MAX_GRID for side in shape[:2]):
+            raise ValueError(
+                f"a map has shape {shape}, expected (h, w, d), h and w 1 to {MAX_GRID}"
+            )
+        odd = [codes.codes.shape for codes in given if codes.codes.shape != shape]
+        if odd or shape[2] != self.embeddings.shape[1]:
+            raise ValueError(
+                f"maps have shapes {shape} and {(odd or [shape])[0]}, embeddings "
+                f"{self.embeddings.shape[1]} values: expected one shape (h, w, d)"
+            )
+        if not all(math.isfinite(codes.scale) and codes.scale > 0 for codes in given):
+            raise ValueError("a map has a scale that is no number above 0")
+        return MapsFormat(explain_sha256=self.explain_sha256, n_rows=shape[0], n_columns=shape[1])
+
+    def map_source(self) -> MapSource | None:
+        """The maps, to be written; None where no maps are given."""
+        maps = self.maps
+        if maps is None:
+            return None
+        return MapSource(
+            has_map=np.array([codes is not None for codes in maps], np.bool_),
+            codes=lambda: (codes for codes in maps if codes is not None),
+        )
 
     def _keys(self, salt: bytes) -> Iterable[str | None]:
         if self.patient_keys is not None:
@@ -107,25 +152,34 @@ def add_segment(
     InputError
         Some slices are in the index already, or a case would get a second label.
     IndexFileError
-        The disk is full or another system error; the index is unchanged.
+        The index has maps made with another graph, the disk is full, or another system error; the
+        index is unchanged.
     """
     manifest = snapshot.manifest
     n, d = new.embeddings.shape
     if d != manifest.embedding_size:
         raise ValueError(f"embeddings have {d} values, the index {manifest.embedding_size}")
+    maps = new.maps_format()
+    if maps is not None and manifest.maps not in (None, maps):
+        raise IndexFileError(
+            f"the index has activation maps made with explain.onnx {_told(manifest.maps)}, the new "
+            f"ones are made with {_told(maps)}: they do not compare. Add without maps (--no-maps), "
+            "or build the index anew"
+        )
     number = manifest.revision + 1
     source = SegmentSource(
         shape=(n, d),
         embeddings=functools.partial(blocks_of, new.embeddings),
         items=new.values(manifest.salt),
         thumbnails=new.thumbnails,
+        maps=new.map_source(),
     )
+    maps = maps or manifest.maps
+    options = dataclasses.replace(options, maps=maps)
     with all_or_nothing(snapshot.folder, segment_file_names(number)):
         entry = write_segment(snapshot.folder, number, source, options)
-        after = dataclasses.replace(
-            manifest, version=2, revision=number, segments=(*manifest.segments, entry)
-        )
-        written = Segment(snapshot.folder, entry, manifest.hashing, d)
+        after = manifest.changed(revision=number, segments=(*manifest.segments, entry), maps=maps)
+        written = Segment(snapshot.folder, entry, manifest.hashing, d, maps)
         try:
             _compare(snapshot, written)
         finally:
@@ -134,6 +188,10 @@ def add_segment(
             after = dataclasses.replace(after, calibration=calibrated(after))
         write_manifest(snapshot.folder, after)
     return after
+
+
+def _told(maps: MapsFormat | None) -> str:
+    return "" if maps is None else f"{maps.explain_sha256[:12]} ({maps.n_rows} x {maps.n_columns})"
 
 
 def _compare(snapshot: Snapshot, written: Segment) -> None:

@@ -119,7 +119,13 @@ def build_from_arrays(
     return Index.open(out)
 
 
-def add_batches(index: Index, batches: Iterable[ItemBatch], *, with_patient_keys: bool) -> None:
+def add_batches(
+    index: Index,
+    batches: Iterable[ItemBatch],
+    *,
+    with_patient_keys: bool,
+    explain_sha256: str | None = None,
+) -> None:
     """Add items that come in batches, in parts of bounded size, each item with its day of adding.
 
     Parameters
@@ -127,6 +133,8 @@ def add_batches(index: Index, batches: Iterable[ItemBatch], *, with_patient_keys
     with_patient_keys : bool
         Store the items' patient keys, which must be salted with this index's own salt; else drop
         them.
+    explain_sha256 : str, optional
+        SHA-256 of the graph that made the items' activation maps; without it they are dropped.
 
     Raises
     ------
@@ -142,6 +150,10 @@ def add_batches(index: Index, batches: Iterable[ItemBatch], *, with_patient_keys
             [dataclasses.replace(item, patient_key=None) for item in items],
             [thumbnail for batch in group for thumbnail in batch.thumbnails],
             patient_keys=[item.patient_key for item in items] if with_patient_keys else None,
+            maps=None
+            if explain_sha256 is None
+            else [codes for batch in group for codes in batch.maps or [None] * len(batch.items)],
+            explain_sha256=explain_sha256,
             added_on=group[0].added_on,
         )
     index.compact()
@@ -157,6 +169,7 @@ def _grouped(batches: Iterable[ItemBatch]) -> Iterator[list[ItemBatch]]:
         group.append(batch)
         n_rows += len(batch.items)
         n_bytes += batch.embeddings.nbytes + sum(map(len, batch.thumbnails))
+        n_bytes += sum(codes.codes.nbytes for codes in batch.maps or () if codes is not None)
         if n_rows >= _PART_ROWS or n_bytes >= _PART_BYTES:
             yield group
             group, n_rows, n_bytes = [], 0, 0

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
+from ildsdk.explain import LocationCodes
 from ildsdk.index.arrays import map_arrays
 from ildsdk.index.columns import CHECKS, columns_layout
 from ildsdk.index.file_checks import file_problems
 from ildsdk.index.item_writing import Values
 from ildsdk.index.manifest import Manifest, SegmentEntry
+from ildsdk.index.maps import MapSource
 from ildsdk.index.segment import Segment
 from ildsdk.index.segment_writing import (
     BLOCK_ROWS,
@@ -69,6 +71,12 @@ class KeptRows(Protocol):
     def thumbnails(self) -> Iterator[bytes]:
         """Thumbnails."""
 
+    def has_map(self) -> npt.NDArray[np.bool_]:
+        """Which of them have an activation map, bool ``(n_kept,)``."""
+
+    def maps(self) -> Iterator[LocationCodes]:
+        """Maps of those that have one."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LiveRows:
@@ -108,6 +116,20 @@ class LiveRows:
         rows = self.segment.store.iter_thumbnails()
         return (picture for row, picture in rows if self.is_kept[row])
 
+    def has_map(self) -> npt.NDArray[np.bool_]:
+        """Which kept rows have a map."""
+        maps = self.segment.maps
+        return np.zeros(self.n_kept, np.bool_) if maps is None else maps.has_map[self.is_kept]
+
+    def maps(self) -> Iterator[LocationCodes]:
+        """Maps of kept rows; a damaged one is an error."""
+        maps = self.segment.maps
+        if maps is not None:
+            for row in np.flatnonzero(maps.has_map & self.is_kept).tolist():
+                codes = maps.codes_of(row)
+                assert codes is not None
+                yield codes
+
 
 def merged(parts: Sequence[KeptRows], embedding_size: int) -> SegmentSource:
     """Several segments' kept rows as the source of one new segment."""
@@ -116,6 +138,10 @@ def merged(parts: Sequence[KeptRows], embedding_size: int) -> SegmentSource:
         embeddings=lambda: itertools.chain.from_iterable(part.embeddings() for part in parts),
         items=itertools.chain.from_iterable(part.items() for part in parts),
         thumbnails=itertools.chain.from_iterable(part.thumbnails() for part in parts),
+        maps=MapSource(
+            has_map=np.concatenate([part.has_map() for part in parts]),
+            codes=lambda: itertools.chain.from_iterable(part.maps() for part in parts),
+        ),
     )
 
 
@@ -172,7 +198,7 @@ def rewrite(
                 _check_copied(snapshot.folder, entry, parts)
                 segments.append(entry)
                 n_rewritten += source.shape[0]
-        after = dataclasses.replace(before, version=2, revision=revision, segments=tuple(segments))
+        after = before.changed(revision=revision, segments=tuple(segments))
         write_manifest(snapshot.folder, after)
     return after, n_rewritten
 

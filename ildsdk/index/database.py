@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
+from ildsdk.explain import LocationCodes
 from ildsdk.index.adding import NewItems, add_segment
 from ildsdk.index.compacting import CompactReport, compact
 from ildsdk.index.creating import checked_calibration, create_folder
@@ -140,6 +140,8 @@ class Index(IndexReader):
         *,
         patient_hashes: Iterable[str | None] | None = None,
         patient_keys: Iterable[str | None] | None = None,
+        maps: Sequence[LocationCodes | None] | None = None,
+        explain_sha256: str | None = None,
         added_on: datetime.date | None = None,
         calibration: tuple[float | None, str] | Calibrate | None = None,
         n_threads: int = 1,
@@ -159,6 +161,10 @@ class Index(IndexReader):
             Hash of each item's PatientID; stored as a salted key only.
         patient_keys : iterable of str or None, optional
             Instead of hashes: keys made with this index's own :attr:`salt` already.
+        maps : sequence of LocationCodes or None, optional
+            Activation map of each item, None for one without.
+        explain_sha256 : str, optional
+            With ``maps``: SHA-256 (hex) of the ``explain.onnx`` they were made with.
         added_on : date, optional
             Day to remember as that of adding; today (UTC) by default.
         calibration : (float or None, str) or callable, optional
@@ -180,7 +186,8 @@ class Index(IndexReader):
         InputError
             A slice is there already or twice in the list, or a case would have two labels.
         IndexFileError
-            Another writer works, the index is damaged, or the disk is full.
+            Another writer works, the index is damaged or has maps made with another graph, or the
+            disk is full.
         """
         new = NewItems(
             embeddings=embeddings,
@@ -188,6 +195,8 @@ class Index(IndexReader):
             thumbnails=thumbnails,
             patient_hashes=patient_hashes,
             patient_keys=patient_keys,
+            maps=maps,
+            explain_sha256=explain_sha256,
             added_on=added_on or datetime.datetime.now(datetime.UTC).date(),
         )
         with self._writing() as latest:
@@ -266,11 +275,8 @@ class Index(IndexReader):
         """
         calibration = checked_calibration(no_match_threshold, how)
         with self._writing() as latest:
-            manifest = dataclasses.replace(
-                latest.manifest,
-                version=2,
-                revision=latest.manifest.revision + 1,
-                calibration=calibration,
+            manifest = latest.manifest.changed(
+                revision=latest.manifest.revision + 1, calibration=calibration
             )
             with all_or_nothing(latest.folder, []):
                 write_manifest(latest.folder, manifest)
@@ -288,7 +294,10 @@ class Index(IndexReader):
 
     def _options(self, snapshot: Snapshot, n_threads: int) -> WritingOptions:
         return WritingOptions(
-            hyperplanes=snapshot.hyperplanes, engine=self._engine, n_threads=n_threads
+            hyperplanes=snapshot.hyperplanes,
+            engine=self._engine,
+            n_threads=n_threads,
+            maps=snapshot.manifest.maps,
         )
 
     # ------------------------------------------------------------------ closing

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
+from ildsdk.explain import LocationCodes
 from ildsdk.index.array_writing import Blocks, first_offset
 from ildsdk.index.arrays import map_arrays
 from ildsdk.index.coding import codes_problems
@@ -20,6 +21,7 @@ from ildsdk.index.file_checks import check_readable, file_problems
 from ildsdk.index.item_store import ItemStore
 from ildsdk.index.item_writing import Values
 from ildsdk.index.manifest import KINDS, FileKind, Manifest, SegmentEntry
+from ildsdk.index.maps import MapFile, MapSource, open_maps
 from ildsdk.index.removals import read_removed, recovered_removed
 from ildsdk.index.salvage import salvage_items
 from ildsdk.index.segment_writing import arrays_layout, blocks_of, checks_of
@@ -40,11 +42,13 @@ class SavedRows:
         Holds at least the kept rows.
     is_kept : ndarray
         Mask over the segment's rows.
+    saved_maps : SavedMaps
     """
 
     values: npt.NDArray[np.float32]
     store: ItemStore
     is_kept: npt.NDArray[np.bool_]
+    saved_maps: SavedMaps
 
     @property
     def n_kept(self) -> int:
@@ -67,6 +71,59 @@ class SavedRows:
         """Kept thumbnails."""
         rows = self.store.iter_thumbnails()
         return (picture for row, picture in rows if self.is_kept[row])
+
+    def has_map(self) -> npt.NDArray[np.bool_]:
+        """Which kept rows have a map that proved itself."""
+        return self.saved_maps.is_proven[self.is_kept]
+
+    def maps(self) -> Iterator[LocationCodes]:
+        """Maps of those rows."""
+        return self.saved_maps.codes_of(self.is_kept)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SavedMaps:
+    """Activation maps of a segment that proved themselves.
+
+    Attributes
+    ----------
+    file : MapFile or None
+        None where the segment has none, or their file cannot be read as one.
+    is_proven : ndarray
+        Mask over the segment's rows.
+    n_lost : int or None
+        Maps that did not; None: all of an unknown number.
+    """
+
+    file: MapFile | None
+    is_proven: npt.NDArray[np.bool_]
+    n_lost: int | None
+
+    @classmethod
+    def of(cls, folder: Path, entry: SegmentEntry, manifest: Manifest) -> SavedMaps:
+        """Look at each map of a segment, whose file may be damaged."""
+        try:
+            file = open_maps(folder, entry, manifest.maps, manifest.embedding_size)
+        except IndexFileError:
+            return cls(None, np.zeros(entry.n_items, np.bool_), None)
+        if file is None:
+            return cls(None, np.zeros(entry.n_items, np.bool_), 0)
+        is_proven = file.proven()
+        return cls(file, is_proven, max(0, file.n_checks - int(is_proven.sum())))
+
+    def codes_of(self, is_kept: npt.NDArray[np.bool_]) -> Iterator[LocationCodes]:
+        """Proven maps of some rows."""
+        if self.file is not None:
+            for row in np.flatnonzero(self.is_proven & is_kept).tolist():
+                codes = self.file.codes_of(row)
+                assert codes is not None
+                yield codes
+
+    def source(self) -> MapSource:
+        """All proven maps, to be written anew."""
+        return MapSource(
+            has_map=self.is_proven, codes=lambda: self.codes_of(np.ones_like(self.is_proven))
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +214,11 @@ def diagnose(
     if not is_kept.any():
         return Diagnosis(entry=entry, problems=problems, is_lost=True)
     return Diagnosis(
-        entry=entry, problems=problems, saved=SavedRows(values, ItemStore(items_path), is_kept)
+        entry=entry,
+        problems=problems,
+        saved=SavedRows(
+            values, ItemStore(items_path), is_kept, SavedMaps.of(folder, entry, manifest)
+        ),
     )
 
 

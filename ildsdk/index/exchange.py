@@ -34,6 +34,7 @@ def export_index(
 
     :func:`import_index` makes the same index of it: items, embeddings and thumbnails bit by bit,
     the same facts, the same answers. Items of unknown day count as added on the day of import.
+    Activation maps are left out: an index made from the file has none.
     Parquet is streamed and takes any size; npz needs no
     library but numpy, is put together in memory, and takes 4 GiB at most.
 

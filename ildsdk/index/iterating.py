@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ildsdk.explain import LocationCodes
 from ildsdk.index.items import ItemRecord
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class ItemBatch:
         Encoded pictures; ``b""`` for an item that was added without one.
     added_on : datetime.date or None
         Day (UTC) on which the items were added; None: unknown.
+    maps : sequence of LocationCodes or None, or None
+        Activation map of each item, None for one without; None where they were not asked for.
     """
 
     rows: npt.NDArray[np.int64]
@@ -41,6 +44,7 @@ class ItemBatch:
     embeddings: npt.NDArray[np.float32]
     thumbnails: Sequence[bytes]
     added_on: datetime.date | None
+    maps: Sequence[LocationCodes | None] | None = None
 
 
 def iter_items(
@@ -73,10 +77,17 @@ def iter_items(
         yield from zip(rows.tolist(), items, embeddings, strict=True)
 
 
-def iter_batches(index: Index, *, chunk: int = CHUNK_ROWS) -> Iterator[ItemBatch]:
+def iter_batches(
+    index: Index, *, chunk: int = CHUNK_ROWS, with_maps: bool = False
+) -> Iterator[ItemBatch]:
     """Give all that is known of every item, with thumbnails, in batches of bounded size.
 
     A batch has at most ``chunk`` rows, and about 64 MiB of thumbnails.
+
+    Parameters
+    ----------
+    with_maps : bool
+        Activation maps too.
     """
     days = index.added_on().astype(object)
     for rows in kept_rows(index, None, chunk):
@@ -94,6 +105,7 @@ def iter_batches(index: Index, *, chunk: int = CHUNK_ROWS) -> Iterator[ItemBatch
                     embeddings=embeddings[part],
                     thumbnails=thumbnails,
                     added_on=days[row],
+                    maps=[index.location_codes(one) for one in rows[part]] if with_maps else None,
                 )
                 start, thumbnails, n_bytes = stop, [], 0
 

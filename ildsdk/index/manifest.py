@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from ildsdk.errors import IndexFileError
 
-SCHEMAS = {1: "ildsdk.index/1", 2: "ildsdk.index/2"}
+SCHEMAS = {1: "ildsdk.index/1", 2: "ildsdk.index/2", 3: "ildsdk.index/3"}
+NEWEST = max(SCHEMAS)
 MANIFEST_NAME = "manifest.json"
 COPY_NAME = "manifest.copy.json"
 HYPERPLANES_NAME = "hyperplanes.safetensors"
@@ -27,14 +28,15 @@ class DamagedManifestError(IndexFileError):
     """
 
 
-FileKind = Literal["arrays", "columns", "codes", "items", "removed"]
-KINDS: tuple[FileKind, ...] = ("arrays", "columns", "codes", "items", "removed")
+FileKind = Literal["arrays", "columns", "codes", "items", "maps", "removed"]
+KINDS: tuple[FileKind, ...] = ("arrays", "columns", "codes", "items", "maps", "removed")
 _EXTENSIONS = {kind: "sqlite" if kind == "items" else "safetensors" for kind in KINDS}
 _NAMES = {
     kind: re.compile(rf"{kind}-[0-9]{{6,12}}\.{extension}", re.ASCII)
     for kind, extension in _EXTENSIONS.items()
 }
-_V1_SEGMENT_KEYS = ("n_items", "arrays", "items")
+SEGMENT_KEYS_V1 = ("n_items", "arrays", "items")
+MAX_GRID = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,15 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MapsFormat:
+    """What all activation maps of an index have in common; fields as in docs/index-format.md."""
+
+    explain_sha256: str
+    n_rows: int
+    n_columns: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentEntry:
     """Rows added together; fields as in docs/index-format.md."""
 
@@ -74,6 +85,7 @@ class SegmentEntry:
     items: FileEntry
     columns: FileEntry | None = None
     codes: FileEntry | None = None
+    maps: FileEntry | None = None
     removed: FileEntry | None = None
     n_removed: int = 0
     max_norm: float | None = None
@@ -96,10 +108,10 @@ class Manifest:
     Attributes
     ----------
     version : int
-        Of the schema: 1 or 2. Whatever is written anew is of version 2.
+        Of the schema, 1 to 3. Whatever is written anew is of the newest.
     """
 
-    version: int = 2
+    version: int = NEWEST
     revision: int
     name: str
     created_with: str
@@ -110,6 +122,14 @@ class Manifest:
     hashing: Hashing
     calibration: Calibration
     segments: tuple[SegmentEntry, ...] = ()
+    maps: MapsFormat | None = None
+
+    def changed(self, **fields: Any) -> Manifest:
+        """The manifest with other fields, in the newest version."""
+        after = dataclasses.replace(self, version=NEWEST, **fields)
+        if after.maps is not None and not any(segment.maps for segment in after.segments):
+            after = dataclasses.replace(after, maps=None)  # the next ones may be of another graph
+        return after
 
     @property
     def n_live(self) -> int:
@@ -126,7 +146,8 @@ class Manifest:
     def content_hash(self) -> str:
         """SHA-256 (hex) over what search results depend on: bundle, hashing, segments.
 
-        Codes are derived, so they do not count; nor does the version the segments are kept in.
+        Codes are derived and maps change no answer, so they do not count; nor does the version the
+        segments are kept in.
         """
         content = {
             "schema": SCHEMAS[1],
@@ -145,9 +166,13 @@ class Manifest:
         """The manifest file."""
         fields = {**dataclasses.asdict(self), "salt": self.salt.hex()}
         fields["schema"] = SCHEMAS[fields.pop("version")]
+        if self.version < 3:
+            del fields["maps"]
+            for segment in fields["segments"]:
+                del segment["maps"]
         if self.version == 1:
             fields["segments"] = [
-                {key: segment[key] for key in _V1_SEGMENT_KEYS} for segment in fields["segments"]
+                {key: segment[key] for key in SEGMENT_KEYS_V1} for segment in fields["segments"]
             ]
         fields["checksum"] = checksum(fields)
         return (json.dumps(fields, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()

@@ -13,13 +13,16 @@ from ildsdk.index.manifest import (
     HYPERPLANES_NAME,
     KINDS,
     MAX_EMBEDDING_SIZE,
+    MAX_GRID,
     SCHEMAS,
+    SEGMENT_KEYS_V1,
     Calibration,
     DamagedManifestError,
     FileEntry,
     FileKind,
     Hashing,
     Manifest,
+    MapsFormat,
     SegmentEntry,
     checksum,
     is_file_name,
@@ -28,7 +31,6 @@ from ildsdk.index.manifest import (
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SCHEMA = re.compile(r"ildsdk\.index/([0-9]{1,6})", re.ASCII)
-_V1_SEGMENT_KEYS = {"n_items", "arrays", "items"}
 _NORM_RANGE = (0.998, 1.002)  # unit norm within 1e-3, with room for rounding
 
 
@@ -88,6 +90,9 @@ class _Parser:
 
 
 def _manifest(fields: Mapping[str, Any], version: int) -> Manifest:
+    if version < 3:
+        _check_keys(fields, _names(Manifest) - {"version", "maps"}, "manifest")
+        fields = {**fields, "maps": None}
     _check_keys(fields, _names(Manifest) - {"version"}, "manifest")
     hashing, calibration = fields["hashing"], fields["calibration"]
     _check_keys(hashing, _names(Hashing), "hashing")
@@ -101,6 +106,9 @@ def _manifest(fields: Mapping[str, Any], version: int) -> Manifest:
     files = [entry.file for segment in segments for entry in segment.files()]
     if len(set(files)) != len(files):
         raise _Refused("names a file twice")
+    maps = _maps_format(fields["maps"])
+    if (maps is not None) != any(segment.maps is not None for segment in segments):
+        raise _Refused("has maps in its segments that do not fit those it tells of")
     if type(fields["is_synthetic"]) is not bool:
         raise _Refused("has an is_synthetic that is no boolean")
     return Manifest(
@@ -121,13 +129,28 @@ def _manifest(fields: Mapping[str, Any], version: int) -> Manifest:
         ),
         calibration=Calibration(no_match_threshold=threshold, how=_text(calibration, "how")),
         segments=segments,
+        maps=maps,
+    )
+
+
+def _maps_format(fields: Any) -> MapsFormat | None:
+    if fields is None:
+        return None
+    _check_keys(fields, _names(MapsFormat), "maps")
+    return MapsFormat(
+        explain_sha256=_hex(fields, "explain_sha256"),
+        n_rows=_integer(fields, "n_rows", 1, MAX_GRID),
+        n_columns=_integer(fields, "n_columns", 1, MAX_GRID),
     )
 
 
 def _segment(fields: Any, version: int) -> SegmentEntry:
     if version == 1:
-        _check_keys(fields, _V1_SEGMENT_KEYS, "segment")
+        _check_keys(fields, SEGMENT_KEYS_V1, "segment")
         fields = {**dict.fromkeys(_names(SegmentEntry)), "n_removed": 0, **fields}
+    elif version == 2:
+        _check_keys(fields, _names(SegmentEntry) - {"maps"}, "segment")
+        fields = {**fields, "maps": None}
     _check_keys(fields, _names(SegmentEntry), "segment")
     n_items = _integer(fields, "n_items", 1, 2**40)
     n_removed = _integer(fields, "n_removed", 0, n_items)

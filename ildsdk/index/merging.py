@@ -36,6 +36,9 @@ class MergeReport:
         Cases of which several sources had items, of the same patient by key or study.
     has_patient_keys : bool
         Whether the new index recognizes a patient by PatientID; else by study and case only.
+    n_maps, n_maps_dropped : int
+        Activation maps taken over, and left out because the sources' were made with different
+        graphs.
     """
 
     n_sources: int
@@ -44,6 +47,8 @@ class MergeReport:
     n_skipped_items: int
     n_joined_cases: int
     has_patient_keys: bool
+    n_maps: int = 0
+    n_maps_dropped: int = 0
 
 
 def merge_indexes(
@@ -59,7 +64,8 @@ def merge_indexes(
 
     Everything is checked before the first item is written. The new index is not calibrated
     (what counts as "no similar case" depends on all items), and has the hash tables of the first
-    source. About 200 bytes of memory per item are needed beside a part of the embeddings.
+    source. Activation maps are taken over where one graph made all of them, else left out: they do
+    not compare. About 200 bytes of memory per item are needed beside a part of the embeddings.
 
     Parameters
     ----------
@@ -110,6 +116,8 @@ def merge_indexes(
             for number, (index, prefix) in enumerate(zip(indexes, prefixes, strict=True), start=1)
         ]
         first = indexes[0].info()
+        formats = {index.maps_format for index in indexes} - {None}
+        maps = formats.pop() if len(formats) == 1 else None
         draft = stack.enter_context(draft_beside(out))
         merged = stack.enter_context(
             Index.create(
@@ -126,7 +134,12 @@ def merge_indexes(
             )
         )
         for index, prefix, rows in zip(indexes, prefixes, skipped, strict=True):
-            add_batches(merged, _copied(index, prefix, rows), with_patient_keys=salt is not None)
+            add_batches(
+                merged,
+                _copied(index, prefix, rows, with_maps=maps is not None),
+                with_patient_keys=salt is not None,
+                explain_sha256=None if maps is None else maps.explain_sha256,
+            )
         return MergeReport(
             n_sources=len(indexes),
             n_items=len(merged),
@@ -134,6 +147,8 @@ def merge_indexes(
             n_skipped_items=sum(map(len, skipped)),
             n_joined_cases=sum(len(case.sources) > 1 for case in plan.cases.values()),
             has_patient_keys=salt is not None,
+            n_maps=merged.info().n_maps,
+            n_maps_dropped=0 if maps else sum(index.info().n_maps for index in indexes),
         )
 
 
@@ -253,8 +268,10 @@ def _refuse_two_patients(case_id: str, known: _Case, case: _Case, number: int) -
         )
 
 
-def _copied(index: Index, prefix: str, skipped: npt.NDArray[np.int64]) -> Iterator[ItemBatch]:
-    for batch in iter_batches(index):
+def _copied(
+    index: Index, prefix: str, skipped: npt.NDArray[np.int64], *, with_maps: bool
+) -> Iterator[ItemBatch]:
+    for batch in iter_batches(index, with_maps=with_maps):
         kept = np.flatnonzero(~np.isin(batch.rows, skipped)).tolist()
         if kept:
             yield ItemBatch(
@@ -263,6 +280,7 @@ def _copied(index: Index, prefix: str, skipped: npt.NDArray[np.int64]) -> Iterat
                 embeddings=batch.embeddings[kept],
                 thumbnails=[batch.thumbnails[i] for i in kept],
                 added_on=batch.added_on,
+                maps=None if batch.maps is None else [batch.maps[i] for i in kept],
             )
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ildsdk.explain import LocationCodes
 from ildsdk.index.by_case import CaseScores, case_scores, rows_with, whole_cases
 from ildsdk.index.columns import Field
 from ildsdk.index.items import ItemRecord, patient_key
+from ildsdk.index.manifest import MapsFormat
 from ildsdk.index.searching import Mode, SearchResult, checked_queries, search
 from ildsdk.index.snapshot import Snapshot
 from ildsdk.index.summary import IndexInfo, counted, summarize
@@ -82,6 +84,11 @@ class IndexReader:
     def no_match_threshold(self) -> float | None:
         """Best score below which nothing in the index counts as similar; None: not calibrated."""
         return self._snapshot.manifest.calibration.no_match_threshold
+
+    @property
+    def maps_format(self) -> MapsFormat | None:
+        """What the index's activation maps have in common; None: it has none."""
+        return self._snapshot.manifest.maps
 
     def info(self) -> IndexInfo:
         """Count what the index holds."""
@@ -221,10 +228,25 @@ class IndexReader:
         segment, local_row = self._snapshot.locate(int(row))
         return segment.store.thumbnail(local_row)
 
+    def row_of(self, item_id: str) -> int | None:
+        """Row of an item, None where the index has no such item."""
+        return self._snapshot.row_of(item_id)
+
     def thumbnail_of_item(self, item_id: str) -> bytes | None:
         """Encoded picture of an item, None where the index has no such item."""
         row = self._snapshot.row_of(item_id)
         return None if row is None else self.thumbnail(row)
+
+    def location_codes(self, row: int) -> LocationCodes | None:
+        """Location vectors of one row, from which its activation maps are drawn; None: not kept.
+
+        Raises
+        ------
+        IndexFileError
+            The file of maps is damaged; all else of the index may be intact.
+        """
+        segment, local_row = self._snapshot.locate(int(row))
+        return None if segment.maps is None else segment.maps.codes_of(local_row)
 
     def embeddings(
         self, rows: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None

@@ -71,11 +71,8 @@ def write_removals(snapshot: Snapshot, mask: npt.NDArray[np.bool_]) -> Manifest:
             segments[place] = dataclasses.replace(
                 segments[place], removed=entry, n_removed=int(part.sum())
             )
-        after = dataclasses.replace(
-            manifest,
-            version=2,
-            revision=manifest.revision + len(changed),
-            segments=tuple(segments),
+        after = manifest.changed(
+            revision=manifest.revision + len(changed), segments=tuple(segments)
         )
         write_manifest(snapshot.folder, after)
     return after

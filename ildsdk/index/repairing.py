@@ -19,7 +19,7 @@ from ildsdk.errors import IndexFileError
 from ildsdk.index.array_writing import array_bytes
 from ildsdk.index.arrays import map_arrays
 from ildsdk.index.compacting import merged
-from ildsdk.index.diagnosis import Diagnosis, diagnose
+from ildsdk.index.diagnosis import Diagnosis, SavedMaps, diagnose
 from ildsdk.index.file_checks import file_problems
 from ildsdk.index.item_store import ItemStore
 from ildsdk.index.item_writing import learned
@@ -34,6 +34,7 @@ from ildsdk.index.manifest import (
     file_name,
     read_manifest,
 )
+from ildsdk.index.maps import write_maps
 from ildsdk.index.removals import recovered_removed, removed_bytes
 from ildsdk.index.segment_writing import (
     WritingOptions,
@@ -63,13 +64,14 @@ _NUMBER = re.compile(r"-([0-9]{6,12})\.", re.ASCII)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """Items of one segment that could not be saved.
+    """What of one segment could not be saved.
 
     Attributes
     ----------
     reason : str
         Which file is damaged, and what of it is lost.
     n_items : int
+        Items lost; 0 where only their activation maps are.
     """
 
     reason: str
@@ -129,7 +131,10 @@ def repair_index(
             repaired += _repaired_hyperplanes(folder, manifest)
             tidy(folder, manifest)
         options = WritingOptions(
-            hyperplanes=_hyperplanes(folder, manifest), engine=engine, n_threads=n_threads
+            hyperplanes=_hyperplanes(folder, manifest),
+            engine=engine,
+            n_threads=n_threads,
+            maps=manifest.maps,
         )
         return _repair_segments(folder, manifest, options, repaired, losses)
 
@@ -250,19 +255,23 @@ def _repair_segments(
             if found.problems:
                 revision += 1
                 after = _repaired_segment(folder, revision, found, manifest, options)
+            if "maps" in found.problems:
+                losses.append(_lost_maps(folder, found, manifest))
             if found.n_lost:
                 losses.append(Loss(reason="; ".join(found.problems.values()), n_items=found.n_lost))
                 aside += entry.files()
             else:
-                repaired += [f"{problem}: repaired" for problem in found.problems.values()]
+                repaired += [
+                    f"{problem}: repaired"
+                    for kind, problem in found.problems.items()
+                    if kind != "maps"
+                ]
             segments += [after] if after is not None else []
         if revision == manifest.revision:
             return RepairReport(
                 repaired=tuple(repaired), losses=tuple(losses), n_items=manifest.n_live
             )
-        state = dataclasses.replace(
-            manifest, version=2, revision=revision, segments=tuple(segments)
-        )
+        state = manifest.changed(revision=revision, segments=tuple(segments))
         kept_aside = _unused_aside(folder, revision) if aside else None
         with _kept_aside(folder / kept_aside, aside) if kept_aside else contextlib.nullcontext():
             write_manifest(folder, state)
@@ -300,7 +309,19 @@ def _repaired_segment(
     if "codes" in found.problems:
         codes = write_codes(folder, number, entry.arrays, shape, options)
         entry = dataclasses.replace(entry, codes=codes)
+    if "maps" in found.problems and manifest.maps is not None:
+        kept = SavedMaps.of(folder, entry, manifest).source()
+        path = folder / file_name("maps", number)
+        entry = dataclasses.replace(entry, maps=write_maps(path, kept, manifest.maps, d))
     return entry
+
+
+def _lost_maps(folder: Path, found: Diagnosis, manifest: Manifest) -> Loss:
+    n_lost = SavedMaps.of(folder, found.entry, manifest).n_lost
+    told = {None: "all its activation maps are lost", 1: "1 activation map is lost"}.get(
+        n_lost, f"{n_lost} activation maps are lost"
+    )
+    return Loss(reason=f"{found.problems['maps']}: {told}; their items stay", n_items=0)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from ildsdk.errors import IndexFileError
 from ildsdk.index.arrays import map_arrays
 from ildsdk.index.columns import CHECKS, Column, Field, column_of, columns_layout
 from ildsdk.index.item_store import ItemStore
-from ildsdk.index.manifest import FileEntry, Hashing, SegmentEntry
+from ildsdk.index.manifest import FileEntry, Hashing, MapsFormat, SegmentEntry
+from ildsdk.index.maps import MapFile, open_maps
 
 if TYPE_CHECKING:
     from native_hash import CheckedRows, Engine, SegmentCodes, Tables
@@ -43,6 +44,11 @@ def check_size(folder: Path, entry: FileEntry) -> None:
         )
 
 
+def key_of(entry: SegmentEntry) -> tuple[object, ...]:
+    """What makes two segments the same but for removals."""
+    return entry.arrays, entry.columns, entry.codes, entry.items, entry.maps
+
+
 class Segment:
     """Arrays, columns, codes, items and hash tables of one segment; safe to share.
 
@@ -55,6 +61,8 @@ class Segment:
         The index folder.
     embedding_size : int
         Dimension d of the embeddings.
+    maps : MapsFormat or None
+        Of the index's activation maps.
 
     Raises
     ------
@@ -63,7 +71,12 @@ class Segment:
     """
 
     def __init__(
-        self, folder: Path, entry: SegmentEntry, hashing: Hashing, embedding_size: int
+        self,
+        folder: Path,
+        entry: SegmentEntry,
+        hashing: Hashing,
+        embedding_size: int,
+        maps: MapsFormat | None,
     ) -> None:
         for file in entry.files():
             check_size(folder, file)
@@ -82,6 +95,7 @@ class Segment:
         if entry.columns is not None:
             self._arrays |= map_arrays(folder / entry.columns.file, columns_layout(n))
         self._codes = map_arrays(folder / entry.codes.file) if entry.codes is not None else None
+        self._maps = open_maps(folder, entry, maps, embedding_size)
         self._store = ItemStore(folder / entry.items.file)
         self._rows: CheckedRows | None = None
         self._tables: Tables | None = None
@@ -91,8 +105,7 @@ class Segment:
     @property
     def key(self) -> tuple[object, ...]:
         """What makes two segments the same but for removals."""
-        entry = self.entry
-        return entry.arrays, entry.columns, entry.codes, entry.items
+        return key_of(self.entry)
 
     @property
     def n_items(self) -> int:
@@ -115,6 +128,13 @@ class Segment:
         with self._lock:
             self._check_open()
             return self._codes
+
+    @property
+    def maps(self) -> MapFile | None:
+        """Activation maps, None where no row has one."""
+        with self._lock:
+            self._check_open()
+            return self._maps
 
     @property
     def store(self) -> ItemStore:
@@ -219,7 +239,7 @@ class Segment:
             self._is_closed = True
             self._store.close()
             self._arrays, self._columns = {}, {}
-            self._codes = self._rows = self._tables = self._search_codes = None
+            self._codes = self._rows = self._tables = self._search_codes = self._maps = None
 
     def _check_open(self) -> None:
         if self._is_closed:

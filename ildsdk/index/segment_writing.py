@@ -16,7 +16,8 @@ from ildsdk.index.arrays import Layout, map_arrays
 from ildsdk.index.coding import segment_codes
 from ildsdk.index.columns import CHECKS, columns_layout, embedding_checks
 from ildsdk.index.item_writing import Values, WrittenItems, write_items
-from ildsdk.index.manifest import FileEntry, SegmentEntry, file_name
+from ildsdk.index.manifest import FileEntry, MapsFormat, SegmentEntry, file_name
+from ildsdk.index.maps import MapSource, write_maps
 from ildsdk.index.segment import NORM_TOLERANCE
 from ildsdk.index.writing import TEMPORARY, publish
 
@@ -38,12 +39,15 @@ class SegmentSource:
         Gives the float32 embeddings in blocks of rows, from the first, each time it is called.
     items, thumbnails : iterable
         n each; gone through once.
+    maps : MapSource or None
+        Activation maps of those rows that have one.
     """
 
     shape: tuple[int, int]
     embeddings: Callable[[], Iterable[npt.NDArray[np.float32]]]
     items: Iterable[Values]
     thumbnails: Iterable[bytes]
+    maps: MapSource | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +61,14 @@ class WritingOptions:
     n_threads : int
         More than one: items are written beside the vectors, and codes are built with so many.
         The files do not depend on it.
+    maps : MapsFormat or None
+        Of the source's activation maps; none are written without.
     """
 
     hyperplanes: npt.NDArray[np.float32]
     engine: Engine
     n_threads: int
+    maps: MapsFormat | None = None
 
 
 def write_segment(
@@ -95,6 +102,7 @@ def write_segment(
         items=items,
         columns=write_columns(folder, number, pass_over.checks(), written),
         codes=codes,
+        maps=_write_maps(folder, number, source, options),
         max_norm=pass_over.max_norm,
     )
 
@@ -175,6 +183,16 @@ def _write_arrays(
                 ),
             ),
         },
+    )
+
+
+def _write_maps(
+    folder: Path, number: int, source: SegmentSource, options: WritingOptions
+) -> FileEntry | None:
+    if source.maps is None or options.maps is None:
+        return None
+    return write_maps(
+        folder / file_name("maps", number), source.maps, options.maps, source.shape[1]
     )
 
 

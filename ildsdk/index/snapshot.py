@@ -15,7 +15,7 @@ from ildsdk.index.arrays import map_arrays
 from ildsdk.index.columns import Field
 from ildsdk.index.manifest import Manifest, read_manifest
 from ildsdk.index.removals import read_removed
-from ildsdk.index.segment import Segment, check_size
+from ildsdk.index.segment import Segment, check_size, key_of
 
 ValueT = TypeVar("ValueT")
 _MAX_TRIES = 20
@@ -41,8 +41,8 @@ class Snapshot:
         check_size(folder, manifest.hashing.hyperplanes)
         known = {segment.key: segment for segment in previous.segments} if previous else {}
         self.segments: tuple[Segment, ...] = tuple(
-            known.get((entry.arrays, entry.columns, entry.codes, entry.items))
-            or Segment(folder, entry, manifest.hashing, manifest.embedding_size)
+            known.get(key_of(entry))
+            or Segment(folder, entry, manifest.hashing, manifest.embedding_size, manifest.maps)
             for entry in manifest.segments
         )
         counts = [segment.n_items for segment in self.segments]

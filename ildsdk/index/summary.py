@@ -30,6 +30,10 @@ class IndexInfo:
         Best score below which nothing in the index counts as similar.
     threshold_how : str
         How the threshold was found.
+    n_maps : int
+        Items with an activation map.
+    explain_sha256 : str or None
+        SHA-256 (hex) of the ``explain.onnx`` that made the maps; None without any.
     """
 
     name: str
@@ -54,6 +58,8 @@ class IndexInfo:
     hyperplane_seed: int
     no_match_threshold: float | None
     threshold_how: str
+    n_maps: int
+    explain_sha256: str | None
 
 
 def summarize(snapshot: Snapshot) -> IndexInfo:
@@ -90,6 +96,12 @@ def summarize(snapshot: Snapshot) -> IndexInfo:
         hyperplane_seed=manifest.hashing.seed,
         no_match_threshold=manifest.calibration.no_match_threshold,
         threshold_how=manifest.calibration.how,
+        n_maps=sum(
+            int((segment.maps.has_map & live[first_row : first_row + segment.n_items]).sum())
+            for first_row, segment in snapshot.placed()
+            if segment.maps is not None
+        ),
+        explain_sha256=manifest.maps.explain_sha256 if manifest.maps else None,
     )
 
 

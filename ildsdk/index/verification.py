@@ -160,6 +160,8 @@ def _segment_problems(
     else:
         for _ in segment.store.iter_values():
             pass  # raises where a value has a wrong type
+    if segment.maps is not None:
+        yield from segment.maps.problems()
     codes = segment.codes()
     if codes is not None and entry.codes is not None and engine == "numba":
         for problem in codes_problems(segment.array("embeddings"), codes):

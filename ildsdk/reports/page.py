@@ -16,6 +16,15 @@ from ildsdk.records import (
     StudyAnswer,
 )
 from ildsdk.reports.images import image_data_uri, outline_data_uri, picture_data_uri
+from ildsdk.reports.map_colors import css_stops
+from ildsdk.reports.map_view import (
+    MISSING_TEXTS,
+    OF_THE_INDEX,
+    SIDE,
+    PairView,
+    encoded_size,
+    pair_views,
+)
 from ildsdk.reports.palette import (
     COLORS,
     OUTLINE_RGB,
@@ -45,7 +54,10 @@ N_LISTED = 100
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SliceView:
-    """One answered slice: where it stands on the page and what is drawn."""
+    """One answered slice: where it stands on the page and what is drawn.
+
+    ``picture_id`` names the picture among the page's definitions, where maps are drawn over it.
+    """
 
     anchor: str
     number: int
@@ -56,11 +68,17 @@ class SliceView:
     pictured: tuple[Neighbor, ...]
     listed: tuple[Neighbor, ...]
     n_unlisted: int
+    pairs: tuple[PairView, ...] = ()
+    picture_id: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StudyView:
-    """One study of the result."""
+    """One study of the result.
+
+    ``map_grid``: rows and columns of its maps, None without maps; ``map_problems``: why neighbors
+    have none, where that holds for all of them.
+    """
 
     anchor: str
     number: int
@@ -69,6 +87,8 @@ class StudyView:
     suggested: LabelStatistic | None
     skipped: tuple[SkippedGroup, ...]
     stages: tuple[StageTiming, ...]
+    map_grid: tuple[int, int] | None = None
+    map_problems: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +110,8 @@ class PageView:
     surface_image: str = SURFACE_IMAGE
     outline_color: str = "rgb({}, {}, {})".format(*OUTLINE_RGB)
     n_listed: int = N_LISTED
+    map_side: int = SIDE
+    map_stops: tuple[tuple[float, str, float], ...] = ()
 
 
 def build_page(
@@ -112,6 +134,7 @@ def build_page(
     # Neighboring slices share neighbors: each picture stands in the file once.
     thumbs: dict[str, str] = {}
     thumb_ids: dict[str, str] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     asked: set[str] = set()
     for neighbor in _pictured_neighbors(studies):
         if neighbor.item_id in asked:
@@ -122,6 +145,10 @@ def build_page(
         if uri is not None:
             thumb_ids[neighbor.item_id] = f"t{len(thumbs)}"
             thumbs[thumb_ids[neighbor.item_id]] = uri
+            size = encoded_size(encoded) if encoded else None
+            if size is not None:
+                sizes[neighbor.item_id] = size
+    studies = tuple(_with_maps(study, sizes) for study in studies)
     return PageView(
         generated_at=generated_at.strftime("%Y-%m-%d %H:%M:%S %Z").strip(),
         provenance=result.provenance,
@@ -131,6 +158,7 @@ def build_page(
         marks=mark_labels(_labels(result)),
         thumbs=thumbs,
         thumb_ids=thumb_ids,
+        map_stops=css_stops() if any(study.map_grid for study in studies) else (),
     )
 
 
@@ -169,6 +197,35 @@ def _slice_view(anchor: str, number: int, answer: SliceAnswer) -> SliceView:
     )
 
 
+def _with_maps(study: StudyView, sizes: Mapping[str, tuple[int, int]]) -> StudyView:
+    """The study with its activation maps, as it is where it has none."""
+    slices = tuple(_mapped_slice(view, sizes) for view in study.slices)
+    grids = {
+        (one.query_map.n_rows, one.query_map.n_columns) for view in slices for one in view.pairs
+    }
+    if not grids:
+        return study
+    missing = {one.missing for view in slices for one in view.pairs}
+    return dataclasses.replace(
+        study,
+        slices=slices,
+        map_grid=max(grids),
+        map_problems=tuple(MISSING_TEXTS[reason] for reason in OF_THE_INDEX if reason in missing),
+    )
+
+
+def _mapped_slice(view: SliceView, sizes: Mapping[str, tuple[int, int]]) -> SliceView:
+    if not view.answer.maps:
+        return view
+    pictures = view.answer.pictures
+    size = (pictures.windowed.shape[1], pictures.windowed.shape[0]) if pictures else None
+    return dataclasses.replace(
+        view,
+        pairs=pair_views(view.answer, size, sizes),
+        picture_id=f"{view.anchor}-picture" if view.picture else None,
+    )
+
+
 def _pictured_neighbors(studies: Iterable[StudyView]) -> Iterable[Neighbor]:
     for study in studies:
         for view in study.slices:
@@ -194,6 +251,15 @@ def _score(score: float) -> str:
     return f"{score:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _small(value: float) -> str:
+    """Two digits that count: a scale's end may be 0.2 or 0.0031."""
+    return f"{value:.2g}"
+
+
 def _percent(share: float) -> str:
     percent = 100 * share
     return "<1\N{NO-BREAK SPACE}%" if 0 < percent < 0.5 else f"{percent:.0f}\N{NO-BREAK SPACE}%"
@@ -207,6 +273,8 @@ def _bar(share: float) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "position": _position,
     "score": _score,
+    "signed": _signed,
+    "small": _small,
     "percent": _percent,
     "bar": _bar,
     "duration": format_duration,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from ildsdk.records import SkippedItem, SliceAnswer
 
 STAGES: tuple[str, ...] = (
-    "decode", "mask", "radiomics", "model_input", "backbone", "fusion", "search",
+    "decode", "mask", "radiomics", "model_input", "backbone", "fusion", "explain", "search", "maps",
 )  # fmt: skip
 """Order in which a slice passes the stages; stages named otherwise follow, as met."""
 

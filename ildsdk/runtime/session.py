@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,19 @@ class Session:
         ModelError
             ONNX Runtime refused the inputs or failed while running.
         """
+        return self.run_all([output], inputs)[0]
+
+    def run_all(
+        self, outputs: Sequence[str], inputs: dict[str, npt.NDArray[np.float32]]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Compute several outputs in one run; see :meth:`run`."""
         try:
-            result: npt.NDArray[np.float32] = self._session.run([output], inputs)[0]
+            results: list[npt.NDArray[np.float32]] = self._session.run(list(outputs), inputs)
         except Exception as error:  # onnxruntime raises its own unrelated exception classes
             raise ModelError(
                 f"the model failed while running on {self.provider!r}: {error}"
             ) from error
-        return result
+        return results
 
 
 def open_session(model: Path, settings: RuntimeSettings, n_threads: int) -> Session:

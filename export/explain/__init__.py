@@ -1,0 +1,1 @@
+"""Activation maps: the graph of ``explain.onnx``, and its score on phantoms with known lesions."""
