@@ -213,7 +213,7 @@ def unit_of(max_norm: float) -> np.float32:
 
 def build_order(heads: Float32) -> npt.NDArray[np.int32]:
     """Order of rows in which balls are small, int32 ``(n,)``."""
-    from native_hash.tree_kernels import order_rows
+    from native_hash.tree_ordering import order_rows
 
     order = np.arange(len(heads), dtype=np.int32)
     order_rows(heads, order, np.empty(len(heads), np.float32))

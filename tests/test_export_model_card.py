@@ -11,8 +11,10 @@ pytest.importorskip("torch", reason="the training side needs torch")
 
 from export.dataset import SliceSet
 from export.model_card import UNKNOWN, model_card
+from export.models.gem import GeM
 from export.models.ild_ffn import IldFfn
 from export.provenance import data_hash, model_hash, versions
+from ildsdk.radiomics.scaler import FeatureScaler
 from ildsdk.settings import MethodSettings
 
 HEADINGS = [
@@ -92,6 +94,8 @@ def test_card_says_what_is_not_known_instead_of_guessing(is_synthetic) -> None:
 class Trained:
     def __init__(self) -> None:
         self.backbone, self.fusion = IldFfn(8, 8, 4), IldFfn(8, 8, 4)
+        self.backbone.gem = GeM(3.0)
+        self.scaler = FeatureScaler.fit(np.arange(24.0).reshape(8, 3))
         self.label_names = ("A", "B")
 
 
@@ -104,6 +108,13 @@ def test_model_hash_sees_weights_labels_and_method() -> None:
     trained.label_names = ("A", "C")
     assert model_hash(trained, method) != first
     trained.label_names = ("A", "B")
+    trained.backbone.gem.p = 4.0
+    assert model_hash(trained, method) != first
+    trained.backbone.gem.p = 3.0
+    assert model_hash(trained, method) == first
+    trained.scaler = FeatureScaler.fit(np.arange(24.0).reshape(8, 3) ** 2)
+    assert model_hash(trained, method) != first
+    trained.scaler = Trained().scaler
     trained.fusion.linear.bias.data[1] += 1e-3
     assert model_hash(trained, method) != first
 

@@ -263,7 +263,9 @@ excluded = np.arange(len(index)) % 5 == 0
 for mode in ("exact", "paper"):
     for flags in (None, excluded):
         found = index.search(queries, 7, mode=mode, excluded_rows=flags)
-        print(found.rows.tobytes().hex(), found.scores.tobytes().hex(), found.n_candidates.tolist())
+        print(found.rows.tobytes().hex(), found.scores.tobytes().hex())
+        if mode == "paper":  # exact search with codes looks at fewer rows than the scan
+            print(found.n_candidates.tolist())
 planes = native_hash.draw_hyperplanes(3, 9, queries.shape[1], seed=1)
 codes = native_hash.signatures(index.embeddings(), planes, engine=sys.argv[1])
 tables = Tables.build(codes, planes, engine=sys.argv[1])
@@ -277,7 +279,7 @@ assert ("numba" in sys.modules) == (sys.argv[1] == "numba")
         for engine in ("numba", "numpy")
     ]
     assert answers[0] == answers[1]
-    assert answers[0].count("\n") == 5
+    assert answers[0].count("\n") == 7
 
 
 def test_an_index_is_written_and_searched_where_numba_cannot_be_imported(tmp_path: Path) -> None:

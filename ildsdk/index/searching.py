@@ -87,6 +87,7 @@ def search(
             found = _offer_codes(segment, heap, first_row, excluded, top_n, asked, engine)
             measured = min(measured, found)
     rows, scores, n_candidates = heap.result()
+    np.minimum(n_candidates, snapshot.n_items, out=n_candidates)  # blocks of codes are padded
     # Two float32 unit vectors may reach 1 + 1e-7; the order above was made before clipping.
     np.minimum(scores, 1, out=scores)
     if not scores[:, -1].min(initial=0) >= -1:  # the last are the least; -inf stands for none
