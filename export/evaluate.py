@@ -112,7 +112,7 @@ def evaluate(
         },
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "evaluation.json", _without_nan(result))
+    write_json(out / "evaluation.json", result)
     write_whole(out / "evaluation.md", markdown_report(result).encode())
     return result
 
@@ -173,12 +173,3 @@ def markdown_report(result: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN (a measure without a pair to measure) becomes null: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and np.isnan(value) else value

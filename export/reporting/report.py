@@ -40,7 +40,7 @@ from export.reporting.sections import (
     build_document,
     data_name,
 )
-from export.reporting.writing import json_bytes, replace_file, without_nan
+from export.whole_files import without_nan, write_json, write_whole
 
 SCHEMA = "export.report/1"
 PICTURES_FOLDER = "pictures"
@@ -222,13 +222,13 @@ def _write(out: Path, results: dict[str, Any], pictures: dict[str, bytes]) -> No
     document = build_document(results, pictures)
     for name in PICTURES:
         if name in pictures:
-            replace_file(folder / name, pictures[name])
+            write_whole(folder / name, pictures[name])
         else:
             (folder / name).unlink(missing_ok=True)  # of an earlier report
     texts = {
         "report.md": markdown(document, PICTURES_FOLDER),
         "report.html": html(document, pictures),
     }
-    replace_file(out / "results.json", json_bytes(results))
+    write_json(out / "results.json", results)
     for name, text in texts.items():
-        replace_file(out / name, text.encode("utf-8", errors="replace"))
+        write_whole(out / name, text.encode("utf-8", errors="replace"))
