@@ -9,6 +9,7 @@ import click
 
 from export.cli.options import FOLDER, recipe_options, say, training_settings, typed_errors
 from export.systems import SYSTEMS
+from ildsdk.errors import ConfigError
 
 _SYSTEM_LINES = "\n".join(
     f"  {system.name:13} {about}"
@@ -90,8 +91,15 @@ def train(
 
     if initial_weights is not None:
         say("initial weights: check that their license allows what you will do with the model")
+    slices, settings = load_slice_set(prepared), training_settings(**options)
+    last_side = settings.schedule[-1][0]
+    if last_side != slices.method.input_size:
+        raise ConfigError(
+            f"the schedule ends at {last_side} px, but PREPARED was made for an input of "
+            f"{slices.method.input_size} px: a network is used at the size it was trained at last"
+        )
     trained = split_and_train(
-        load_slice_set(prepared), out, training_settings(**options),
+        slices, out, settings,
         system=SYSTEMS[system_name], test_share=test_share, initial_weights=initial_weights,
     )  # fmt: skip
     if trained.validation_cases:

@@ -206,7 +206,7 @@ def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         has_copy = name == MANIFEST_NAME and (folder / COPY_NAME).exists()
         raise DamagedManifestError(
-            f"no index found in {folder.name!r}: {name} is missing"
+            f"no index found in {folder.resolve().name!r}: {name} is missing"
             + ("; `ildsdk index repair` restores it from its copy" if has_copy else "")
         ) from error
     except OSError as error:
