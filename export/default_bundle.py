@@ -30,7 +30,7 @@ INTENDED_USE = (
     "decision."
 )
 INPUT_SIZE = 160
-"""Chosen by the table in docs/input-size.md."""
+"""What two cores can train; docs/input-size.md has what was compared so far."""
 TRUNK_WEIGHTS = "resnet50.safetensors"
 Say = Callable[[str], None]
 

@@ -13,13 +13,14 @@ from ildsdk.errors import ModelError
 
 # Largest |torch - ONNX Runtime| relative to the largest |torch| value, per output. float32 and a
 # different order of summation give about 1e-6. Location vectors and maps get more: a ReLU whose
-# input is rounded to the other side of 0 switches a gradient on or off.
+# input is rounded to the other side of 0 switches a gradient on or off (2.4e-4 was seen on a barely
+# trained net). What is allowed stays under the rounding to 8 bits with which an index keeps them.
 TOLERANCES = {
     "deep_features": 5e-5,
     "feature_map": 5e-5,
     "embedding": 5e-5,
-    "locations": 1e-4,
-    "maps": 1e-4,
+    "locations": 5e-4,
+    "maps": 5e-4,
 }
 _BATCH = 8
 

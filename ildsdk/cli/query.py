@@ -46,9 +46,8 @@ if TYPE_CHECKING:
 @click.option(
     "--mode", "search_mode", type=click.Choice(get_args(SearchMode)), default="exact",
     show_default=True,
-    help="Exact search; fast: looser bounds or sketches, for very large indexes (aims at 99 % of the "
-    "exact answer); "
-    "paper: k = 3 hash buckets (loses neighbors).",
+    help="Exact search; fast: looser bounds or sketches, for very large indexes (aims at 99 % of "
+    "the exact answer); paper: k = 3 hash buckets (loses neighbors).",
 )  # fmt: skip
 @click.option(
     "--include-same-patient", is_flag=True,
