@@ -104,7 +104,7 @@ def _block_dots(
     builder.position_at_end(loop)
     pair = builder.phi(_I64)
     pair.add_incoming(_count(0), before)
-    sums = [builder.phi(_INTEGERS) for _ in range(2)]  # two chains hide the adder's latency
+    sums = [builder.phi(_INTEGERS) for _ in range(4)]  # chains hide the latency of the adder
     for total in sums:
         total.add_incoming(ir.Constant(_INTEGERS, None), before)
     totals = list(sums)
@@ -119,14 +119,14 @@ def _block_dots(
         rows = _load(builder, place, ir.VectorType(kind, 2 * BLOCK_ROWS), 1)
         values = _load(builder, builder.gep(query, [builder.mul(here, _count(2))]), _I32, 2)
         codes = builder.bitcast(_splat(builder, values, _INTEGERS), _SHORTS)
-        totals[step % 2] = builder.add(totals[step % 2], _pair_sums(builder, rows, codes))
+        totals[step] = builder.add(totals[step], _pair_sums(builder, rows, codes))
     following = builder.add(pair, _count(_UNROLLED_PAIRS))
     pair.add_incoming(following, loop)
     for total, value in zip(sums, totals, strict=True):
         total.add_incoming(value, loop)
     builder.cbranch(builder.icmp_signed("<", following, n_pairs), loop, after)
     builder.position_at_end(after)
-    return builder.sitofp(builder.add(totals[0], totals[1]), _FLOATS)
+    return builder.sitofp(builder.add(builder.add(*totals[:2]), builder.add(*totals[2:])), _FLOATS)
 
 
 def _mask(builder: Any, values: Any, least: Any) -> Any:

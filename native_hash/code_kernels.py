@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from native_hash.block_hits import block_hits, prefetch_row
+from native_hash.block_hits import block_hits, lowest_bit, prefetch_row
 from native_hash.code_layout import BLOCK_ROWS
 from native_hash.jit import CANONICAL_FASTMATH, ORDERED, SCAN_FASTMATH, kernel
 from native_hash.kernels import canonical_dot, offer
@@ -198,11 +198,9 @@ def scan_blocks(
         mask = block_hits(
             codes, block, own_codes, scales, errors, scale, spread, cutoff - error, estimates
         )
-        if mask == 0:
-            continue
-        for lane in range(BLOCK_ROWS):
-            if (mask >> lane) & 1 == 0:
-                continue
+        while mask != 0:
+            lane = lowest_bit(np.int32(mask))
+            mask &= mask - 1
             place = block * BLOCK_ROWS + lane
             row, doubt, estimate = rows[place], errors[place], estimates[lane]
             upper = estimate + doubt * spread + error
@@ -231,8 +229,8 @@ def scan_blocks(
 
 @kernel(SCAN_FASTMATH)
 def search_codes(
-    matrix: Float32, queries: Float32, first_row: int,
-    relative_slack: float, least_slack: float, excluded: UInt8,
+    matrix: Float32, queries: Float32, first_row: int, excluded: UInt8,
+    relative_slack: float, least_slack: float,
     codes: Int8, scales: Float32, errors: Float32, rows: Int32,
     limit: int, norm_limit: float,
     best_scores: Float32, best_rows: Int64, n_filled: Int64, n_read: Int64,

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from native_hash import tree_reference
-from native_hash.code_layout import BLOCK_ROWS, WIDE_STEP, padded_dimension
+from native_hash.code_layout import BLOCK_ROWS, WIDE_STEP, padded_dimension, query_code_limit
 from native_hash.engine import checked
-from native_hash.neighbors import CheckedRows, NeighborHeap
+from native_hash.neighbors import CheckedRows, NeighborHeap, slack_of
 from native_hash.tasks import in_threads
 from native_hash.tree import (
     HEAD_SIZES,
@@ -62,6 +62,9 @@ class Codes:
         int32, as ``scales``: row of the matrix at each place, -1 for padding.
     tree : Tree or None
         Bounds that spare most codes; None where every code is read.
+    limits : tuple
+        Two slacks of the matrix (``neighbors.slack_of``), the largest code of a query, and a norm
+        that no row exceeds.
     """
 
     codes: npt.NDArray[np.int8]
@@ -69,16 +72,22 @@ class Codes:
     errors: npt.NDArray[np.float32]
     rows: npt.NDArray[np.int32]
     tree: Tree | None
+    limits: tuple[float, float, int, float]
     search_parts: tuple[Any, ...] = dataclasses.field(init=False, repr=False, compare=False)
     """What the kernels take of all this; put together once, a search takes microseconds."""
 
     def __post_init__(self) -> None:
-        parts: tuple[Any, ...] = (self.codes, self.scales, self.errors, self.rows)
         tree = self.tree
-        if tree is not None:
-            balls = (tree.axes, tree.heads, tree.balls, tree.radii, tree.shifts)
-            parts = (*parts, *balls, float(tree.unit[0]))
-        object.__setattr__(self, "search_parts", parts)
+        if tree is None:
+            parts: tuple[Any, ...] = (self.codes, self.scales, self.errors, self.rows)
+        else:
+            # Scale and error of a place side by side: one cache line to wait for, not two.
+            bounds = np.stack([self.scales, self.errors], axis=1)
+            parts = (
+                self.codes, checked(bounds, np.float32, 2, "bounds"), self.rows, tree.axes,
+                tree.heads, tree.balls, tree.radii, tree.shifts, float(tree.unit[0]),
+            )  # fmt: skip
+        object.__setattr__(self, "search_parts", (*self.limits[:2], *parts, *self.limits[2:]))
 
     @classmethod
     def from_arrays(cls, vectors: CheckedRows, arrays: Arrays) -> Codes:
@@ -121,7 +130,11 @@ class Codes:
         tree = None
         if has_tree:
             tree = Tree.from_arrays(n, d, vectors.max_norm, {k: arrays[k] for k in TREE_ARRAYS})
-        return cls(codes=codes, **parts, tree=tree)
+        limits = (
+            *slack_of(d, vectors.max_norm), query_code_limit(d),
+            vectors.max_norm * (1 + 1e-6) + 1e-30,  # float32 rounding, and no norm of zero
+        )  # fmt: skip
+        return cls(codes=codes, **parts, tree=tree, limits=limits)
 
 
 def build_codes(

@@ -53,7 +53,7 @@ def checked(array: object, dtype: npt.DTypeLike, n_dimensions: int, name: str) -
     if not array.flags.c_contiguous:
         raise ValueError(f"{name} is not C-contiguous")
     view = array.view(np.ndarray)
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

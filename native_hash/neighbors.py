@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from native_hash.code_layout import query_code_limit
 from native_hash.engine import Engine, checked, implementation
 
 if TYPE_CHECKING:
     from native_hash.codes import Codes
     from native_hash.sketch import Sketch, SketchSetting
 
-_ABOVE, _TINY = 1 + 1e-6, 1e-30  # float32 rounding, and no division by a norm of zero
 _NOTHING = checked(np.empty(0, np.uint8), np.uint8, 1, "excluded")
 _LEAST_NORM = 2.0**-60  # of queries for codes: shorter ones underflow float32, and are scanned
 _LARGEST_NORM = 2.0**60  # products of two such rows stay far inside float32
@@ -165,18 +163,13 @@ class NeighborHeap:
         first_row: int,
         flags: npt.NDArray[np.uint8],
     ) -> None:
-        values = rows.values
-        d = values.shape[1]
-        slack, least_slack = _slack_of(d, rows.max_norm)
-        after = (
-            *codes.search_parts, query_code_limit(d), rows.max_norm * _ABOVE + _TINY,
-            self._scores, self._rows, self._n_filled, self._n_scored,
-        )  # fmt: skip
         search_codes, search_tree = _search_functions()
+        before = (rows.values, self._queries, first_row, flags)
+        after = (self._scores, self._rows, self._n_filled, self._n_scored)
         if codes.tree is None:
-            search_codes(values, self._queries, first_row, slack, least_slack, flags, *after)
+            search_codes(*before, *codes.search_parts, *after)
         else:
-            search_tree(values, self._queries, first_row, slack, least_slack, depth, flags, *after)
+            search_tree(*before, depth, *codes.search_parts, *after)
 
     def offer_candidates(
         self,
@@ -281,13 +274,13 @@ class NeighborHeap:
 
     def _slacks(self, rows: CheckedRows) -> npt.NDArray[np.float64]:
         """Rounding bound of a float32 dot product of each query and any row."""
-        relative, least = _slack_of(self._queries.shape[1], rows.max_norm)
+        relative, least = slack_of(self._queries.shape[1], rows.max_norm)
         slacks: npt.NDArray[np.float64] = relative * self._norms + least
         slacks.flags.writeable = False
         return slacks
 
 
-def _slack_of(d: int, max_norm: float) -> tuple[float, float]:
+def slack_of(d: int, max_norm: float) -> tuple[float, float]:
     """Rounding bound of a float32 dot product in any order: by the query's norm, and at least.
 
     |computed - exact| <= d u / (1 - d u) * |q| |x| with u = 2**-24 (Higham, "Accuracy and

@@ -30,13 +30,19 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 _N_BLENDED = 48
-_QUERIES_AT_ONCE = 32
+QUERIES_AT_ONCE = 32
+"""Of a batch while sample queries are answered."""
 
 
-def sample_queries(values: Float32, generator: np.random.Generator) -> tuple[Float32, Int64]:
-    """Queries float32 ``(m, d)``, and the row that each is, int64 ``(m,)``, -1 for blends."""
+def sample_queries(
+    values: Float32, generator: np.random.Generator, most: int = 384
+) -> tuple[Float32, Int64]:
+    """Queries float32 ``(m, d)``, and the row that each is, int64 ``(m,)``, -1 for blends.
+
+    Rows come first, then as many blends; ``most`` of each.
+    """
     n = values.shape[0]
-    size = min(int(np.clip(1e8 / n, 192, 384)), n)
+    size = min(int(np.clip(1e8 / n, 192, most)), n)
     picked = generator.choice(n, size, replace=False)
     queries = np.concatenate([values[picked], _blends(values, picked, generator)])
     return queries, np.concatenate([picked, np.full(size, -1)])
@@ -79,12 +85,12 @@ def true_neighbors(
     n_read = np.empty(len(queries), np.int64)
 
     def search(first: int) -> None:
-        part = slice(first, first + _QUERIES_AT_ONCE)
+        part = slice(first, first + QUERIES_AT_ONCE)
         heap = NeighborHeap(queries[part], length + 1)
         heap.offer(vectors, codes=codes)
         rows[part], scores[part], n_read[part] = heap.result()
 
-    in_threads(search, range(0, len(queries), _QUERIES_AT_ONCE), n_threads)
+    in_threads(search, range(0, len(queries), QUERIES_AT_ONCE), n_threads)
     is_kept = rows != own[:, np.newaxis]
     is_kept[is_kept.all(axis=1), -1] = False
     shape = (len(queries), length)

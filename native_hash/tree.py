@@ -56,7 +56,8 @@ class TreeSetting:
     Attributes
     ----------
     depth : float
-        In [0, 1]: share of what lies outside the axes that a bound allows for; 1 is exact.
+        In [0, 1]: share of two doubts that bounds allow for, what lies outside the axes and where
+        in its ball a row lies; 1 is exact.
     measured_recall : float
         Lower of the recalls of the two kinds of sample queries; never above 1.
     """

@@ -28,6 +28,8 @@ MAX_LEVELS = 9
 FIRST_BALLS = 6  # leaves read before all others, with one more for each 8 answers
 MOST_FIRST_BALLS = 32
 BEAM = 8  # balls of each higher level among whose parts those are looked for, at least
+QUEUED = 8  # leaves whose heads are on their way from memory before the first is used
+QUEUE_ROOM = 32  # a power of two, at least QUEUED + BLOCK_ROWS
 WAITING = 32  # rows whose codes are on their way from memory before the first is used
 STACKED = BLOCK_ROWS * MAX_LEVELS
 ROUNDING = np.float32(1e-5)  # of float32 operations on numbers up to 2, with room to spare
@@ -48,9 +50,7 @@ def encode_head(query: Float32, axes: Float32, depth: Any, head: Float64, codes:
     Twin of ``tree_reference.encode_head``.
     """
     k = axes.shape[0]
-    total = square = np.float64(0.0)
-    for j in range(query.shape[1]):
-        total += np.float64(query[0, j]) * np.float64(query[0, j])
+    total, square = canonical_dot(query, 0, query, 0), np.float64(0.0)
     for i in range(k):
         head[i] = canonical_dot(axes, i, query, 0)
         square += head[i] * head[i]
@@ -84,6 +84,14 @@ def every_of(n_left: Any) -> Any:
 
 
 @kernel(ORDERED)
+def prefetch_balls(balls: Int16, radii: Float32, shifts: Float32, block: Any) -> None:
+    """Ask for what ``ball_hits`` will read of a block."""
+    prefetch_row(balls, block)
+    prefetch_row(radii, block * BLOCK_ROWS)
+    prefetch_row(shifts, block * BLOCK_ROWS)
+
+
+@kernel(ORDERED)
 def nearest_leaves(
     balls: Int16, radii: Float32, shifts: Float32, sizes: Int64, firsts: Int64, n_levels: Any,
     codes: Int16, scale: Any, values: Float32, keys: Float32, listed: Int64, others: Int64,
@@ -99,6 +107,7 @@ def nearest_leaves(
         n_blocks = (sizes[level] + BLOCK_ROWS - 1) // BLOCK_ROWS if is_top else n_listed
         for i in range(n_listed):
             others[i] = listed[i]
+            prefetch_balls(balls, radii, shifts, firsts[level] + listed[i])
         n_listed = 0
         for i in range(n_blocks):
             block = i if is_top else others[i]
@@ -120,7 +129,7 @@ def nearest_leaves(
 @kernel(ORDERED)
 def compare_waiting(
     matrix: Float32, query: Float32, first_row: Any, slack: Any, max_norm: Any, excluded: UInt8,
-    codes: Int8, scales: Float32, errors: Float32, rows: Int32, query_codes: Int16,
+    codes: Int8, bounds: Float32, rows: Int32, query_codes: Int16,
     scale: Any, rest: Any, norm: Any, waiting: Int64, n_waiting: Any,
     lowers: Float32, survivors: Int32, survivor_bounds: Float32, counts: Int64,
     best_scores: Float32, best_rows: Int64, n_filled: Int64,
@@ -135,9 +144,9 @@ def compare_waiting(
     has_excluded = excluded.shape[0] > 0
     for i in range(n_waiting):
         place = waiting[i]
-        doubt = errors[place]
+        doubt = bounds[place, 1]
         dot = np.float32(row_dot(codes, place, query_codes))
-        estimate = dot * (scales[place] * scale)
+        estimate = dot * (bounds[place, 0] * scale)
         upper = estimate + doubt * spread + rest
         if upper < cutoff:
             continue
@@ -168,11 +177,12 @@ def compare_waiting(
 def search_one(
     matrix: Float32, query: Float32, first_row: Any, relative_slack: Any, least_slack: Any,
     max_norm: Any, excluded: UInt8, limit: Any, depth: Any,
-    codes: Int8, scales: Float32, errors: Float32, rows: Int32,
+    codes: Int8, bounds: Float32, rows: Int32,
     axes: Float32, heads: Int16, balls: Int16, radii: Float32, shifts: Float32,
     unit: Any, sizes: Int64, firsts: Int64, n_levels: Any,
     query_codes: Int16, head: Float64, head_codes: Int16, values: Float32,
-    n_first: Any, keys: Float32, leaves: Int64, others: Int64, stack: Int64, waiting: Int64,
+    n_first: Any, keys: Float32, leaves: Int64, others: Int64, stack: Int64, queue: Int64,
+    waiting: Int64,
     lowers: Float32, survivors: Int32, survivor_bounds: Float32, counts: Int64,
     best_scores: Float32, best_rows: Int64, n_filled: Int64,
 ) -> Any:  # fmt: skip
@@ -181,6 +191,7 @@ def search_one(
     slack = np.float32(np.float64(norm) * relative_slack + least_slack)
     rest = rest * np.float32(3.0) * max_norm + slack
     head_norm = encode_head(query, axes, depth, head, head_codes)
+    closeness = np.float32(depth)
     to_unit = np.float32(1.0 / (head_norm * np.float64(unit)))
     step = np.float32(1.0 / (np.float64(HEAD_LIMIT) * np.float64(HEAD_LIMIT)))
     margin = np.float32(1.01 * np.sqrt(2.0 * heads.shape[1]) / HEAD_LIMIT) + ROUNDING
@@ -189,11 +200,13 @@ def search_one(
         balls, radii, shifts, sizes, firsts, n_levels, head_codes, step, values,
         keys, leaves, others, n_first,
     )  # fmt: skip
-    n_stacked = n_waiting = n_read = n_top = 0
+    n_stacked = n_waiting = n_read = n_top = n_queued = n_taken = 0
     for i in range(n_leaves):
         end = min(leaves[i] * BLOCK_ROWS + BLOCK_ROWS, sizes[0])
         for place in range(leaves[i] * BLOCK_ROWS, end):
             prefetch_row(codes, place)
+        prefetch_row(bounds, leaves[i] * BLOCK_ROWS)
+        prefetch_row(bounds, end - 1)
     for i in range(n_leaves):
         end = min(leaves[i] * BLOCK_ROWS + BLOCK_ROWS, sizes[0])
         n_read += end - leaves[i] * BLOCK_ROWS
@@ -201,7 +214,7 @@ def search_one(
             waiting[n_waiting] = place
             n_waiting += 1
         cutoff = compare_waiting(
-            matrix, query, first_row, slack, max_norm, excluded, codes, scales, errors, rows,
+            matrix, query, first_row, slack, max_norm, excluded, codes, bounds, rows,
             query_codes, scale, rest, norm, waiting, n_waiting, lowers, survivors,
             survivor_bounds, counts, best_scores, best_rows, n_filled,
         )  # fmt: skip
@@ -212,54 +225,59 @@ def search_one(
         # Nothing reaches beyond -1 or 1 here, whatever the cutoff says.
         least = max(min(cutoff * to_unit, np.float32(1.1)), np.float32(-1.1)) - margin
         reach = np.sqrt(max(np.float32(2.0) - np.float32(2.0) * least, np.float32(0.0)) + ROUNDING)
-        if n_stacked > 0:
-            n_stacked -= 2
-            level, block = stack[n_stacked] - 1, stack[n_stacked + 1]
-        elif n_top < n_top_blocks:
-            level, block = n_levels - 1, n_top
-            n_top += 1
-        else:
-            break
-        left = sizes[level] - block * BLOCK_ROWS
-        every = every_of(left)
-        if level > 0:
-            mask = every & ball_hits(
+        reach *= closeness
+        if n_queued > QUEUED or (n_stacked == 0 and n_top == n_top_blocks and n_queued > 0):
+            leaf = queue[n_taken % QUEUE_ROOM]
+            n_taken += 1
+            n_queued -= 1
+            left = sizes[0] - leaf * BLOCK_ROWS
+            n_read += min(left, BLOCK_ROWS)
+            mask = every_of(left) & head_hits(heads, leaf, head_codes, step, least)
+            while mask != 0:
+                lane = lowest_bit(np.int32(mask))
+                mask &= mask - 1
+                place = leaf * BLOCK_ROWS + lane
+                prefetch_row(codes, place)
+                prefetch_row(bounds, place)
+                waiting[n_waiting] = place
+                n_waiting += 1
+        elif n_stacked > 0 or n_top < n_top_blocks:
+            if n_stacked > 0:
+                n_stacked -= 2
+                level, block = stack[n_stacked] - 1, stack[n_stacked + 1]
+            else:
+                level, block = n_levels - 1, n_top
+                n_top += 1
+            mask = every_of(sizes[level] - block * BLOCK_ROWS) & ball_hits(
                 balls, firsts[level] + block, head_codes, radii, shifts, step, reach, least, values
             )
             while mask != 0:
                 lane = lowest_bit(np.int32(mask))
                 mask &= mask - 1
                 ball = block * BLOCK_ROWS + lane
-                if level == 1:
-                    is_done = False
-                    for i in range(n_leaves):
-                        is_done |= leaves[i] == ball
-                    if is_done:
-                        continue
+                if level > 1:
+                    prefetch_balls(balls, radii, shifts, firsts[level - 1] + ball)
+                    stack[n_stacked], stack[n_stacked + 1] = level, ball
+                    n_stacked += 2
+                    continue
+                is_done = False
+                for i in range(n_leaves):
+                    is_done |= leaves[i] == ball
+                if not is_done:
                     prefetch_row(heads, ball)
-                stack[n_stacked], stack[n_stacked + 1] = level, ball
-                n_stacked += 2
+                    queue[(n_taken + n_queued) % QUEUE_ROOM] = ball
+                    n_queued += 1
         else:
-            n_read += min(left, BLOCK_ROWS)
-            mask = every & head_hits(heads, block, head_codes, step, least)
-            while mask != 0:
-                lane = lowest_bit(np.int32(mask))
-                mask &= mask - 1
-                place = block * BLOCK_ROWS + lane
-                prefetch_row(codes, place)
-                prefetch_row(scales, place)
-                prefetch_row(errors, place)
-                waiting[n_waiting] = place
-                n_waiting += 1
+            break
         if n_waiting >= WAITING:
             cutoff = compare_waiting(
-                matrix, query, first_row, slack, max_norm, excluded, codes, scales, errors, rows,
+                matrix, query, first_row, slack, max_norm, excluded, codes, bounds, rows,
                 query_codes, scale, rest, norm, waiting, n_waiting, lowers, survivors,
                 survivor_bounds, counts, best_scores, best_rows, n_filled,
             )  # fmt: skip
             n_waiting = 0
     compare_waiting(
-        matrix, query, first_row, slack, max_norm, excluded, codes, scales, errors, rows,
+        matrix, query, first_row, slack, max_norm, excluded, codes, bounds, rows,
         query_codes, scale, rest, norm, waiting, n_waiting, lowers, survivors,
         survivor_bounds, counts, best_scores, best_rows, n_filled,
     )  # fmt: skip
@@ -272,9 +290,9 @@ def search_one(
 
 @kernel(ORDERED)
 def search_tree(
-    matrix: Float32, queries: Float32, first_row: int,
-    relative_slack: float, least_slack: float, depth: float, excluded: UInt8,
-    codes: Int8, scales: Float32, errors: Float32, rows: Int32,
+    matrix: Float32, queries: Float32, first_row: int, excluded: UInt8, depth: float,
+    relative_slack: float, least_slack: float,
+    codes: Int8, bounds: Float32, rows: Int32,
     axes: Float32, heads: Int16, balls: Int16, radii: Float32, shifts: Float32,
     unit: float, limit: int, norm_limit: float,
     best_scores: Float32, best_rows: Int64, n_filled: Int64, n_read: Int64,
@@ -286,7 +304,7 @@ def search_tree(
     depth : float
         1 for the exact answer; less looks at fewer rows and may miss some
         (``tree_tuning.py``). Which rows that are is the same on every CPU.
-    codes, scales, errors, rows, axes, heads, balls, radii, shifts, unit
+    codes, rows, axes, heads, balls, radii, shifts, unit
         As ``codes.Codes`` and ``tree.Tree`` hold them.
     """
     m, n_answers = best_scores.shape
@@ -306,7 +324,7 @@ def search_tree(
     n_kept = max(n_first, BEAM)
     keys, leaves = np.empty(n_kept, np.float32), np.empty(n_kept, np.int64)
     others, stack = np.empty(n_kept, np.int64), np.empty(2 * STACKED, np.int64)
-    waiting = np.empty(WAITING + BLOCK_ROWS, np.int64)
+    queue, waiting = np.empty(QUEUE_ROOM, np.int64), np.empty(WAITING + BLOCK_ROWS, np.int64)
     lowers = np.empty((1, n_answers), np.float32)
     capacity = SURVIVORS + 4 * n_answers
     survivors = np.empty((1, capacity), np.int32)
@@ -316,9 +334,9 @@ def search_tree(
     for q in range(m):
         n_read[q] += search_one(
             matrix, queries[q : q + 1], first_row, relative_slack, least_slack, max_norm, excluded,
-            limit, depth, codes, scales, errors, rows, axes, heads, balls, radii, shifts,
+            limit, depth, codes, bounds, rows, axes, heads, balls, radii, shifts,
             unit, sizes, firsts, n_levels, query_codes, head, head_codes, values,
-            n_first, keys, leaves, others, stack, waiting,
+            n_first, keys, leaves, others, stack, queue, waiting,
             lowers, survivors, survivor_bounds, counts,
             best_scores[q : q + 1], best_rows[q : q + 1], n_filled[q : q + 1],
         )  # fmt: skip

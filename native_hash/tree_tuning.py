@@ -1,10 +1,9 @@
 """How much of its certainty a search in a tree may give up for which recall.
 
-The bound of a row is ``w . z + t_q t_x`` (``tree.py``); a search of depth a takes
-``w . z + a t_q t_x`` in its place and loses a neighbor only where what is left of both agrees by
-more than the share a. The threshold of a running search is never above the true last score, so
-that score tells the least depth that surely finds a true neighbor: one pass over the neighbors of
-sample queries measures every depth.
+Two doubts keep a search from leaving rows out: how far what lies outside the axes of both may agree
+(``w . z + t_q t_x``, ``tree.py``), and where in its ball a row lies. A search of depth a allows for
+the share a of both. How much of the answer that finds depends on the rows, so sample queries are
+searched for at every step.
 """
 
 from __future__ import annotations
@@ -14,29 +13,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from native_hash.neighbors import NeighborHeap
 from native_hash.sample_queries import (
     MARGIN,
     MEASURED_N,
+    QUERIES_AT_ONCE,
     RECALLS,
     sample_queries,
     standard_error,
     true_neighbors,
 )
-from native_hash.tree import heads_of
+from native_hash.tasks import in_threads
 
 if TYPE_CHECKING:
     from native_hash.codes import Codes
     from native_hash.neighbors import CheckedRows
 
-_LOSSES = np.array([0.05, 0.04, 0.03, 0.02, 0.013, 0.008, 0.006, 0.0045, 0.003,
-                    0.002, 0.0014, 0.001, 0.0007, 0.0005, 0.0002, 0.0])  # fmt: skip
+_DEPTHS = (0.04, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8)
+_MOST_QUERIES = {1: 240, 10: 240, 100: 48}
+"""Of each kind, by length of answer: building should not take much longer for them."""
 _FEWEST_ROWS = 512
-_SLACK = 1e-4  # float32 of the search against float64 here
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
 
 
 def measure_depths(
     vectors: CheckedRows, codes: Codes, generator: np.random.Generator, n_threads: int
-) -> npt.NDArray[np.float32]:
+) -> Float32:
     """Least depth by length of answer and recall.
 
     Returns
@@ -52,37 +56,54 @@ def measure_depths(
     n = len(vectors.values)
     if codes.tree is None or n < _FEWEST_ROWS:
         return ladder
-    queries, own = sample_queries(vectors.values, generator)
+    queries, own = sample_queries(vectors.values, generator, max(_MOST_QUERIES.values()))
     longest = min(MEASURED_N[-1], n - 1)
-    rows, scores, _ = true_neighbors(vectors, codes, queries, own, longest, n_threads)
-    axes, unit = codes.tree.axes, codes.tree.unit[0]
-    of_queries = heads_of(queries, axes, np.float32(1)).astype(np.float64)
-    near = heads_of(vectors.values[rows.ravel()], axes, unit).astype(np.float64) * float(unit)
-    near = near.reshape(*rows.shape, -1)
-    along = np.einsum("qk,qnk->qn", of_queries[:, :-1], near[:, :, :-1])
-    across = np.maximum(of_queries[:, -1:] * near[:, :, -1], 1e-30)
+    scores = true_neighbors(vectors, codes, queries, own, longest, n_threads)[1]
+    places = np.arange(len(queries)) % (len(queries) // 2)
     for number, length in enumerate(MEASURED_N):
-        if length <= longest:
-            gaps = scores[:, length - 1 : length].astype(np.float64) - along[:, :length]
-            depths = np.maximum(gaps / across[:, :length], 0) + _SLACK
-            ladder[number] = _least_depths(depths, own >= 0)
+        if length > longest:
+            continue
+        asked = np.flatnonzero(places < _MOST_QUERIES[length])
+        last = scores[asked, length - 1]
+        reached = 0
+        for depth in _DEPTHS:
+            found = _found_shares(
+                vectors, codes, queries[asked], own[asked], last, length, depth, n_threads
+            )
+            kinds = [found[own[asked] >= 0], found[own[asked] < 0]]
+            mean = min(float(kind.mean()) for kind in kinds)
+            lower = min(float(kind.mean() - MARGIN * standard_error(kind)) for kind in kinds)
+            while reached < len(RECALLS) and lower >= RECALLS[reached]:
+                ladder[number, reached] = depth, mean, lower
+                reached += 1
+            if reached == len(RECALLS):
+                break
     return ladder
 
 
-def _least_depths(
-    depths: npt.NDArray[np.float64], is_own: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float32]:
-    """One ladder from the depths that the neighbors of each query need, ``(m, N)``."""
-    ladder = np.zeros((len(RECALLS), 3), np.float32)
-    ladder[:, 2] = -1
-    tried = np.unique(np.quantile(depths, 1 - _LOSSES))
-    reached = 0
-    for depth in tried[tried < 1]:
-        found = (depths <= depth).mean(axis=1)
-        kinds = [found[is_own], found[~is_own]]
-        mean = min(float(kind.mean()) for kind in kinds)
-        lower = min(float(kind.mean() - MARGIN * standard_error(kind)) for kind in kinds)
-        while reached < len(RECALLS) and lower >= RECALLS[reached]:
-            ladder[reached] = depth, mean, lower
-            reached += 1
-    return ladder
+def _found_shares(
+    vectors: CheckedRows,
+    codes: Codes,
+    queries: Float32,
+    own: Int64,
+    last_scores: Float32,
+    length: int,
+    depth: float,
+    n_threads: int,
+) -> npt.NDArray[np.float64]:
+    """Share of each query's true answer that a search of this depth finds, float64 ``(m,)``.
+
+    ``last_scores``: the least score of the true answer; ``own``: a row that does not count, or -1.
+    """
+    shares = np.empty(len(queries))
+
+    def search(first: int) -> None:
+        part = slice(first, first + QUERIES_AT_ONCE)
+        heap = NeighborHeap(queries[part], length + 1)
+        heap.offer(vectors, codes=codes, depth=depth)
+        rows, scores, _ = heap.result()
+        is_found = (scores >= last_scores[part, np.newaxis]) & (rows != own[part, np.newaxis])
+        shares[part] = np.minimum(is_found.sum(axis=1), length) / length
+
+    in_threads(search, range(0, len(queries), QUERIES_AT_ONCE), n_threads)
+    return shares
