@@ -92,6 +92,7 @@ def compact(folder: Path, into_one: bool) -> None:
 @click.argument("folder", type=index_folder)
 def repair(folder: Path) -> None:
     """Repair a damaged index, dropping only what is lost."""
+    from ildsdk.index.kept_aside import kept_aside
     from ildsdk.index.repairing import repair_index
 
     report = repair_index(folder)
@@ -99,8 +100,7 @@ def repair(folder: Path) -> None:
         click.echo(f"repaired: {repaired}")
     for loss in report.losses:
         click.echo(f"{loss.n_items} items lost: {loss.reason}", err=True)
-    if report.kept_aside is not None:
-        tell_kept_aside([report.kept_aside])
+    tell_kept_aside(kept_aside(folder))
     if not report.is_changed:
         click.echo("nothing to repair")
     click.echo(f"{report.n_items} items in the index, {report.n_items_lost} lost")
