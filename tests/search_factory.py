@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,12 @@ def uniform(generator: np.random.Generator, n: int, d: int) -> Float32:
 
 def with_tree(rows: CheckedRows, n_axes: int = 15) -> dict[str, npt.NDArray[Any]]:
     return codes_with_tree(rows, n_axes, np.random.default_rng(0))
+
+
+def with_unmeasured_tree(rows: CheckedRows, n_axes: int) -> dict[str, npt.NDArray[Any]]:
+    """As :func:`with_tree` in a tenth of the time: exact searches need no depths."""
+    with mock.patch("native_hash.codes.measure_depths", return_value=np.zeros((3, 0, 3), "f4")):
+        return with_tree(rows, n_axes)
 
 
 def by_codes(

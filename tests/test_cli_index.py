@@ -157,15 +157,15 @@ def test_what_a_repair_put_aside_is_named_by_every_command_that_looks(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "items-000003.sqlite").unlink()
-    told = "damaged-000004 inside the index holds damaged files that a repair put aside"
+    told = "damaged-000005 inside the index holds damaged files that a repair put aside"
     for command in ("repair", "verify", "compact", "repair"):
         code, out, err = run(command, folder, capsys=capsys)
         assert code == 0
         assert told in err
         assert "damaged-" not in out
     code, out, _ = run("info", folder, capsys=capsys)
-    assert json.loads(out)["kept_aside"]["damaged-000004"] > 0
-    shutil.rmtree(folder / "damaged-000004")
+    assert json.loads(out)["kept_aside"]["damaged-000005"] > 0
+    shutil.rmtree(folder / "damaged-000005")
     assert run("verify", folder, capsys=capsys)[2] == ""
 
 

@@ -8,9 +8,26 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from native_hash import Codes, build_codes, checked_rows, code_reference, unit_rows
-from native_hash.code_layout import BLOCK_ROWS, padded_dimension
-from tests.search_factory import Float32, brute_force, by_codes, clustered, uniform, with_tree
+from native_hash import (
+    Codes,
+    build_codes,
+    checked_rows,
+    code_reference,
+    tree_reference,
+    unit_rows,
+)
+from native_hash.code_layout import AXES_ERROR, BLOCK_ROWS, HEAD_LIMIT, padded_dimension
+from native_hash.tree import heads_of, principal_axes, unit_of
+from tests.search_factory import (
+    Float32,
+    adversarial,
+    adversarial_set,
+    brute_force,
+    by_codes,
+    clustered,
+    uniform,
+    with_tree,
+)
 
 Encoder = Any
 
@@ -106,3 +123,135 @@ def test_ties_whose_estimates_differ_by_rounding() -> None:
         rows = np.stack([first, second], axis=1)[generator.permutation(120)]
         for n in (1, 10):
             check(np.ascontiguousarray(rows), np.array([[1, 0], [0.5, 0]], np.float32), n)
+
+
+def tree_in_given_order(
+    monkeypatch: pytest.MonkeyPatch, vectors: Float32, axes: Float32
+) -> dict[str, npt.NDArray[Any]]:
+    """Codes with a tree of these axes whose leaves are the rows 0 to 15, 16 to 31, and so on."""
+    from native_hash import codes
+
+    monkeypatch.setattr(codes, "principal_axes", lambda *_: axes)
+    monkeypatch.setattr(codes, "build_order", lambda heads: np.arange(len(heads), dtype=np.int32))
+    monkeypatch.setattr(codes, "measure_depths", lambda *_: np.zeros((3, 12, 3), np.float32))
+    rows = checked_rows(vectors)
+    return codes.codes_with_tree(rows, len(axes), np.random.default_rng(0))
+
+
+def wide_leaves(query: Float32, score: float, n_leaves: int) -> list[Float32]:
+    """Rows of one score in leaves that look promising: each spreads widely around its center."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for _ in range(n_leaves):
+        across = generator.standard_normal(query.size)
+        across -= (across @ query) * query
+        across *= np.sqrt(1 - score**2) / np.linalg.norm(across)
+        rows += [score * query + across] * 8 + [score * query - across] * 8
+    return rows
+
+
+def check_tree(vectors: Float32, query: Float32, arrays: dict[str, npt.NDArray[Any]]) -> int:
+    """The best row by the tree is the best row; returns its number."""
+    rows = checked_rows(vectors)
+    queries = np.ascontiguousarray(query[np.newaxis], np.float32)
+    expected = brute_force(vectors, queries, 1)
+    found = by_codes(rows, Codes.from_arrays(rows, arrays), queries, 1)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+    return int(found[0][0, 0])
+
+
+def test_heads_whose_rounding_is_all_against_the_best_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every entry of the query and of the best row is rounded by nearly a half, to less."""
+    k, d = 15, 16
+    sign = np.where(np.arange(k) % 5 == 0, -1.0, 1.0)  # 3 of 15 against the query
+    axes = np.eye(k, d, dtype=np.float32)
+    unit = float(np.float32(1 + AXES_ERROR))
+    # The head of the query has norm 1: its entries lie near 8262.35 / 32000.
+    entries = np.full(k, 8262.0) + np.where(sign > 0, 0.48, 0.52)
+    entries[[1, 6]] -= 1
+    query = np.zeros(d, np.float32)
+    query[:k] = entries / HEAD_LIMIT
+    codes, norm = tree_reference.encode_head(query, axes)
+    assert np.abs(norm - 1) < 1e-5
+    lost = query[:k] / norm * HEAD_LIMIT - codes[:k]
+    assert (lost * sign > 0.4).all()  # of a step
+    best = np.zeros(d)
+    best[:k] = sign * (8262 + np.where(sign > 0, 0.49, -0.49)) / HEAD_LIMIT * unit
+    score = float(best @ query)
+    decoy = np.zeros(d)
+    decoy[:k] = sign
+    decoy *= (score - 1e-6) / float(decoy @ query)
+    unit_query = query / np.linalg.norm(query)
+    rows = wide_leaves(unit_query, 0.3, 6)
+    rows[5] = decoy
+    rows += [best, *[-unit_query] * 15, np.eye(d)[0], *[-unit_query] * 15]
+    vectors = np.array(rows, np.float32)
+    arrays = tree_in_given_order(monkeypatch, vectors, axes)
+    assert check_tree(vectors, query, arrays) == 6 * BLOCK_ROWS
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_ball_that_only_touches_what_can_win(monkeypatch: pytest.MonkeyPatch, level: int) -> None:
+    """The best row is the one of its ball that is nearest to the query, all others far behind."""
+    d = 16
+    axes = np.eye(15, d, dtype=np.float32)
+
+    def at(angle: float) -> npt.NDArray[np.float64]:
+        return np.array([np.cos(angle), np.sin(angle), *[0.0] * (d - 2)])
+
+    query = at(0).astype(np.float32)
+    n_others = BLOCK_ROWS**level - 1
+    # On the grid of its code: its score is known without a doubt once its leaf was read.
+    decoy = np.zeros(d)
+    decoy[:3] = 127, 20, 19
+    decoy *= (np.cos(0.25) - 1e-6) / 127
+    rows = wide_leaves(at(0), 0.5, 6 * BLOCK_ROWS ** (level - 1))
+    rows[3] = decoy
+    first = len(rows)
+    rows += [at(0.25), *[at(0.5)] * n_others]
+    vectors = np.array(rows, np.float32)
+    arrays = tree_in_given_order(monkeypatch, vectors, axes)
+    assert check_tree(vectors, query, arrays) == first
+
+
+def test_heads_bound_every_product_of_rows_whatever_the_axes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In float64, for axes as far from orthonormal as they may be: nothing else makes room."""
+    generator = np.random.default_rng(4)
+    d, k = 24, 15
+    for sign in (-1, 1):
+        axes = np.linalg.qr(generator.standard_normal((d, k)))[0].T
+        axes[0] *= 1 + sign * 4e-7
+        axes[1] += sign * 4e-7 * axes[2]
+        axes = axes.astype(np.float32)
+        inside = unit_rows(generator.standard_normal((400, k)) @ axes)
+        rows = unit_rows(inside + 10.0 ** generator.uniform(-8, 0, (400, 1)) * inside[::-1])
+        rows[:20] = unit_rows(axes[generator.integers(0, 3, 20)])
+        heads = heads_of(rows, axes, np.float32(1)).astype(np.float64)
+        norms = np.linalg.norm(heads, axis=1)
+        assert (norms <= float(unit_of(1.0)) * (1 + 1e-6)).all()
+        for query in rows[:60]:
+            _, norm = tree_reference.encode_head(query, axes)
+            left = float(query.astype(np.float64) @ query.astype(np.float64))
+            along = axes.astype(np.float64) @ query.astype(np.float64)
+            across = np.sqrt(max(norm**2 - float(along @ along), 0))
+            assert across**2 >= left - float(along @ along)
+            bounds = heads[:, :-1] @ along + heads[:, -1] * across
+            scores = rows.astype(np.float64) @ query.astype(np.float64)
+            assert (scores <= bounds + 1e-7).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_the_rows_gives_the_answer(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Leaves of rows that have nothing in common, and of several levels."""
+    generator = np.random.default_rng(seed)
+    vectors = adversarial_set(generator, "clustered", 4500, 20)
+    rows = checked_rows(vectors)
+    axes = principal_axes(vectors, 15, generator)
+    arrays = tree_in_given_order(monkeypatch, vectors, axes)
+    queries = adversarial(generator, vectors, 4)
+    for n in (1, 10):
+        found = by_codes(rows, Codes.from_arrays(rows, arrays), queries, n)
+        np.testing.assert_array_equal(found[0], brute_force(vectors, queries, n)[0])

@@ -26,6 +26,7 @@ from tests.search_factory import (
     in_float64,
     uniform,
     with_tree,
+    with_unmeasured_tree,
 )
 
 
@@ -74,7 +75,7 @@ def _check_hard_set(kind: str, n: int, d: int, n_each: int, n_single: int) -> in
     queries = adversarial(generator, vectors, n_each)
     few, half = np.ones(n, np.bool_), generator.random(n) < 0.5
     few[generator.choice(n, 7, replace=False)] = False
-    built = [build_codes(rows), with_tree(rows, min(15, d)), with_tree(rows, min(63, d))]
+    built = [build_codes(rows), *(with_unmeasured_tree(rows, min(k, d)) for k in (15, 63))]
     codes = [Codes.from_arrays(rows, arrays) for arrays in built]
     for mask in (None, half, few):
         expected = expected_answers(vectors, queries, 100, mask)
