@@ -17,6 +17,7 @@ from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import ConfigError, IndexFileError, InputError
 from ildsdk.explain import LocationCodes, quantized
 from ildsdk.index import Index, ItemRecord, make_item_id
+from ildsdk.index.threshold import ONE_CASE_LEFT_OUT
 from ildsdk.lung import apply_lung_window
 from ildsdk.records import SkippedItem
 from ildsdk.reports.thumbnail import encode_thumbnail
@@ -59,6 +60,8 @@ class IngestReport:
     ----------
     n_maps : int
         Slices whose activation map is kept.
+    threshold_caution : str or None
+        Why the threshold is not to be relied on, as in ``IndexInfo``.
     """
 
     n_cases: int
@@ -67,6 +70,7 @@ class IngestReport:
     skipped: dict[str, tuple[SkippedItem, ...]]
     cases_without_items: tuple[str, ...]
     no_match_threshold: float | None
+    threshold_caution: str | None
 
 
 def read_cases_csv(path: str | Path) -> list[CaseRow]:
@@ -324,6 +328,7 @@ def add_cases(
         skipped=skipped,
         cases_without_items=tuple(empty_cases),
         no_match_threshold=index.no_match_threshold,
+        threshold_caution=index.info().threshold_caution,
     )
 
 
@@ -333,7 +338,7 @@ def calibrate(index: Index) -> tuple[float | None, str]:
     Every indexed slice is searched among the items of all other cases; the threshold is the
     first percentile of those best scores: a query below it resembles the index less than
     99 % of the index's own slices resemble their fellow cases. None for an index of a
-    single case.
+    single case; of few cases it means little (``IndexInfo.threshold_caution``).
     """
     rows = index.rows()
     _, case_of_row = index.coded("case_id")
@@ -348,7 +353,7 @@ def calibrate(index: Index) -> tuple[float | None, str]:
         best.append(found.scores[:, 0])
     threshold = float(np.percentile(np.concatenate(best), CALIBRATION_PERCENTILE))
     return round(threshold, 6), (
-        f"percentile {CALIBRATION_PERCENTILE:g} of best scores, one case left out at a time"
+        f"percentile {CALIBRATION_PERCENTILE:g} of best scores, {ONE_CASE_LEFT_OUT}"
     )
 
 

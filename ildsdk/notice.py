@@ -16,11 +16,21 @@ _SYNTHETIC_MODEL = (
 )
 
 
-def notice(*, model_is_synthetic: bool, cases_are_synthetic: bool) -> str:
-    """Say what the answer is not; more where the model or the cases are phantoms."""
+def notice(
+    *, model_is_synthetic: bool, cases_are_synthetic: bool, threshold_caution: str | None = None
+) -> str:
+    """Say what the answer is not; more where the model or the cases are phantoms.
+
+    Parameters
+    ----------
+    threshold_caution : str or None
+        As of ``IndexInfo``: why "no similar case" is not to be relied on.
+    """
     text = _NOTICE
     if model_is_synthetic:
         text += _SYNTHETIC_MODEL
     if cases_are_synthetic:
         text += _SYNTHETIC_CASES
+    if threshold_caution is not None:
+        text += f" {threshold_caution}"
     return text

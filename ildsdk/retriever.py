@@ -363,7 +363,9 @@ class Retriever:
             is_synthetic=info.is_synthetic,
             model_is_synthetic=self.bundle.is_synthetic,
             notice=notice(
-                model_is_synthetic=self.bundle.is_synthetic, cases_are_synthetic=info.is_synthetic
+                model_is_synthetic=self.bundle.is_synthetic,
+                cases_are_synthetic=info.is_synthetic,
+                threshold_caution=info.threshold_caution,
             ),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,13 +153,41 @@ def test_repair(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", folder, capsys=capsys)[0] == 0
 
 
+def test_what_a_repair_put_aside_is_named_by_every_command_that_looks(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "items-000003.sqlite").unlink()
+    told = "damaged-000005 inside the index holds damaged files that a repair put aside"
+    for command in ("repair", "verify", "compact", "repair"):
+        code, out, err = run(command, folder, capsys=capsys)
+        assert code == 0
+        assert told in err
+        assert "damaged-" not in out
+    code, out, _ = run("info", folder, capsys=capsys)
+    assert json.loads(out)["kept_aside"]["damaged-000005"] > 0
+    shutil.rmtree(folder / "damaged-000005")
+    assert run("verify", folder, capsys=capsys)[2] == ""
+
+
+def test_compact_into_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run("compact", folder, "--into-one", capsys=capsys)
+    assert code == 0
+    assert "2 segments are 1 now" in out
+    assert run("verify", folder, capsys=capsys)[0] == 0
+
+
 def test_calibrate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("remove", folder, "--case", "case-0", capsys=capsys)
-    code, out, _ = run("calibrate", folder, capsys=capsys)
+    code, out, err = run("calibrate", folder, capsys=capsys)
     assert code == 0
     with Index.open(folder) as index:
         assert index.no_match_threshold not in (None, 0.25)
         assert f"{index.no_match_threshold:.4f} (percentile" in out
+    assert "too small for it (3 cases, expected at least 20; 14 slices, expected" in err
+    assert "3 of 3 diagnoses with a single case" in err
+    assert (
+        "too small for it" in json.loads(run("info", folder, capsys=capsys)[1])["threshold_caution"]
+    )
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".npz"])

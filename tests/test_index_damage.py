@@ -1,13 +1,9 @@
-"""Damaged, foreign, newer and hostile index files."""
+"""Damaged and hostile files of an index; manifests and items have files of their own."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,54 +12,10 @@ from ildsdk.errors import IndexFileError
 from ildsdk.index import Index, verify_index
 from ildsdk.index.array_writing import write_arrays
 from ildsdk.index.arrays import map_arrays
-from tests.index_factory import make_index, unit_embeddings
+from tests.index_damaging import bless, index_path, pristine, rewrite
+from tests.index_factory import unit_embeddings
 
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Intact index of two segments; of the first, one item is removed."""
-    path = tmp_path_factory.mktemp("pristine") / "index"
-    with make_index(path, 12, 7, with_maps=True) as index:
-        index.remove(item_ids=["1.2.3.6"])
-    return path
-
-
-@pytest.fixture
-def index_path(pristine: Path, tmp_path: Path) -> Path:
-    """Copy of the intact index, to be damaged."""
-    shutil.copytree(pristine, tmp_path / "index")
-    return tmp_path / "index"
-
-
-def _rewrite(path: Path, **changes: Any) -> None:
-    """Change manifest fields and give them a right checksum, as an attacker would."""
-    fields = json.loads((path / "manifest.json").read_text())
-    del fields["checksum"]
-    fields.update(changes)
-    compact = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    fields["checksum"] = hashlib.sha256(compact.encode()).hexdigest()
-    for name in ("manifest.json", "manifest.copy.json"):
-        (path / name).write_text(json.dumps(fields, sort_keys=True, indent=1) + "\n")
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {
-        "file": path.name,
-        "n_bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-
-
-def _bless(path: Path) -> None:
-    """Bring sizes and checksums of the manifest in line with the files as they are now."""
-    fields = json.loads((path / "manifest.json").read_text())
-    for segment in fields["segments"]:
-        for kind in ("arrays", "columns", "items", "maps", "removed"):
-            if segment[kind] is not None:
-                segment[kind] = _entry(path / segment[kind]["file"])
-    _rewrite(path, segments=fields["segments"])
-
+__all__ = ["index_path", "pristine"]  # fixtures
 
 FILES = (
     "manifest.json", "manifest.copy.json", "hyperplanes.safetensors",
@@ -113,110 +65,6 @@ def test_a_truncated_or_missing_file_is_refused_at_opening(
     assert not verify_index(index_path).is_intact
 
 
-def test_newer_schema_has_its_own_message(index_path: Path) -> None:
-    _rewrite(index_path, schema="ildsdk.index/4", colors=3)
-    with pytest.raises(IndexFileError, match="written by a newer ildsdk"):
-        Index.open(index_path)
-
-
-@pytest.mark.parametrize("schema", ["ildsdk.bundle/1", "", None, 1, "ildsdk.index/0"])
-def test_other_schemas_are_refused(index_path: Path, schema: object) -> None:
-    _rewrite(index_path, schema=schema)
-    with pytest.raises(IndexFileError, match=r"not of an ildsdk index|expected ildsdk\.index/3"):
-        Index.open(index_path)
-
-
-def test_other_bundle_is_refused(index_path: Path) -> None:
-    with pytest.raises(IndexFileError, match="built with bundle bbbbbbbbbbbb, this is bundle cccc"):
-        Index.open(index_path, expected_bundle_hash="c" * 64)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"revision": 0}, {"revision": True}, {"revision": 1.0}, {"name": 5}, {"bundle_hash": None},
-        {"embedding_size": 0}, {"embedding_size": 10**9}, {"embedding_size": "16"},
-        {"is_synthetic": 1}, {"salt": "zz"}, {"salt": "a" * 63}, {"hashing": []},
-        {"calibration": {"no_match_threshold": 2, "how": ""}}, {"calibration": {"how": ""}},
-        {"calibration": {"no_match_threshold": True, "how": ""}}, {"segments": {}},
-        {"segments": [1]}, {"segments": [{}]}, {"unknown": 1}, {"name": "x" * 10_001},
-        {"schema": "ildsdk.index/1"}, {"schema": "ildsdk.index/2"}, {"maps": None}, {"maps": []},
-        {"maps": {"explain_sha256": "e" * 64, "n_rows": 2}},
-        {"maps": {"explain_sha256": "e" * 64, "n_rows": 2, "n_columns": 257}},
-        {"maps": {"explain_sha256": "E" * 64, "n_rows": 2, "n_columns": 3}},
-    ],
-)  # fmt: skip
-def test_each_field_of_the_manifest_is_checked(index_path: Path, changes: dict[str, Any]) -> None:
-    _rewrite(index_path, **changes)
-    with pytest.raises(IndexFileError, match=r"manifest\.json"):
-        Index.open(index_path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"\xff\xfe",
-        b'{"schema": NaN}',
-        b"[" * 100_000,
-        b"{}",
-        b"1" * 5000,
-    ],
-)
-def test_a_manifest_that_is_no_manifest_is_refused(index_path: Path, content: bytes) -> None:
-    (index_path / "manifest.json").write_bytes(content)
-    with pytest.raises(IndexFileError):
-        Index.open(index_path)
-    assert not verify_index(index_path).is_intact
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../secret.safetensors", "/etc/passwd", "sub/arrays-000002.safetensors", "..", "",
-        "arrays-000002.safetensors\n", "C:\\arrays-000002.safetensors", "arrays-000002.sqlite",
-        "arrays-\u0660\u0660\u0660\u0660\u0660\u0661.safetensors", "manifest.json",
-    ],
-)  # fmt: skip
-def test_file_names_must_be_plain_names_of_index_files(index_path: Path, name: str) -> None:
-    fields = json.loads((index_path / "manifest.json").read_text())
-    fields["segments"][0]["arrays"]["file"] = name
-    _rewrite(index_path, segments=fields["segments"])
-    with pytest.raises(IndexFileError, match="plain name"):
-        Index.open(index_path)
-    hashing = {**fields["hashing"], "hyperplanes": {**fields["hashing"]["hyperplanes"]}}
-    hashing["hyperplanes"]["file"] = name
-    _rewrite(index_path, hashing=hashing)
-    with pytest.raises(IndexFileError, match="plain name"):
-        Index.open(index_path)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"n_items": 0}, {"n_removed": 13}, {"n_removed": 0}, {"removed": None}, {"arrays": None},
-        {"items": None}, {"max_norm": 2.0}, {"max_norm": 1}, {"max_norm": "1"}, {"codes": {}},
-        {"unknown": 1}, {"maps": {}}, {"maps": 1},
-    ],
-)  # fmt: skip
-def test_each_field_of_a_segment_is_checked(index_path: Path, changes: dict[str, Any]) -> None:
-    fields = json.loads((index_path / "manifest.json").read_text())
-    fields["segments"][0] |= changes
-    _rewrite(index_path, segments=fields["segments"])
-    with pytest.raises(IndexFileError, match=r"manifest\.json"):
-        Index.open(index_path)
-
-
-def test_one_file_cannot_serve_two_segments(index_path: Path) -> None:
-    fields = json.loads((index_path / "manifest.json").read_text())
-    _rewrite(index_path, segments=[fields["segments"][0]] * 2)
-    with pytest.raises(IndexFileError, match="names a file twice"):
-        Index.open(index_path)
-
-
 def _save(path: Path, **arrays: np.ndarray) -> None:
     from safetensors.numpy import save_file
 
@@ -241,14 +89,14 @@ def test_arrays_that_do_not_fit_are_refused_despite_right_checksums(
     if is_told_at_search:  # what is in the arrays is looked at in segments of version 1 only
         fields = json.loads((index_path / "manifest.json").read_text())
         fields["segments"][0]["max_norm"] = None
-        _rewrite(index_path, segments=fields["segments"])
+        rewrite(index_path, segments=fields["segments"])
         cases = (
             ({"embeddings": bad_value, "signatures": signatures}, "not finite"),
             ({"embeddings": good * 3, "signatures": signatures}, "norm 3"),
         )
     for arrays, told in cases:
         _save(path, **arrays)
-        _bless(index_path)
+        bless(index_path)
         with (
             pytest.raises(IndexFileError, match=told),
             Index.open(index_path) as index,
@@ -262,7 +110,7 @@ def test_vectors_that_are_not_those_checked_when_written_are_found(index_path: P
     signatures = np.zeros((12, 1), np.uint64)
     for bad, told in ((good * 3, "12 embeddings are not of unit norm"), (good * np.inf, "finite")):
         _save(index_path / "arrays-000002.safetensors", embeddings=bad, signatures=signatures)
-        _bless(index_path)
+        bless(index_path)
         problems = verify_index(index_path).problems
         assert any(told in problem for problem in problems), problems
 
@@ -276,7 +124,7 @@ def test_wrong_signatures_are_found(index_path: Path) -> None:
             index_path / "arrays-000002.safetensors",
             embeddings=embeddings, signatures=np.full((12, 1), value, np.uint64),
         )  # fmt: skip
-        _bless(index_path)
+        bless(index_path)
         assert "signatures are not those" in verify_index(index_path).problems[0]
         with Index.open(index_path) as index:
             index.search(embeddings[0], 1)
@@ -303,7 +151,7 @@ def test_a_safetensors_header_that_lies_is_refused(index_path: Path, kind: str) 
     for lie in lies:
         assert lie != content
         path.write_bytes(lie)
-        _bless(index_path)
+        bless(index_path)
         with pytest.raises(IndexFileError, match=f"{kind}-000002"):
             Index.open(index_path)
 
@@ -320,7 +168,7 @@ def test_maps_that_are_not_those_written_are_found(
     arrays = {key: array.copy() for key, array in map_arrays(file).items()}
     arrays[name].reshape(-1)[-1 if name == "boxes" else 0] = value
     write_arrays(file, arrays)
-    _bless(index_path)
+    bless(index_path)
     problems = verify_index(index_path).problems
     assert len(problems) == 1
     assert file.name in problems[0]
@@ -334,7 +182,7 @@ def test_maps_that_are_not_those_written_are_found(
 
 
 def test_maps_of_another_grid_are_refused(index_path: Path) -> None:
-    _rewrite(index_path, maps={"explain_sha256": "e" * 64, "n_rows": 3, "n_columns": 3})
+    rewrite(index_path, maps={"explain_sha256": "e" * 64, "n_rows": 3, "n_columns": 3})
     with pytest.raises(IndexFileError, match=r"maps-000002\.safetensors holds"):
         Index.open(index_path)
 
@@ -348,7 +196,7 @@ def test_columns_that_point_nowhere_are_an_index_error(index_path: Path, change:
     else:
         arrays["label.ends"][-1] += 5
     write_arrays(path, arrays)
-    _bless(index_path)
+    bless(index_path)
     with Index.open(index_path) as index, pytest.raises(IndexFileError, match="columns-000002"):
         index.prevalence()
     assert not verify_index(index_path).is_intact
@@ -361,98 +209,9 @@ def test_columns_that_contradict_the_items_are_found(index_path: Path) -> None:
         arrays = {key: array.copy() for key, array in intact.items()}
         arrays[name][[0, -1]] = arrays[name][[-1, 0]]
         write_arrays(path, arrays)
-        _bless(index_path)
+        bless(index_path)
         (problem,) = verify_index(index_path).problems
         assert name in problem
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DROP TABLE thumbnails",
-        "CREATE VIEW more AS SELECT 1",
-        "CREATE TRIGGER t AFTER INSERT ON items BEGIN SELECT 1; END",
-        "ALTER TABLE items ADD COLUMN name TEXT",
-    ],
-)
-def test_other_tables_are_refused_despite_right_checksums(index_path: Path, statement: str) -> None:
-    _execute(index_path / "items-000002.sqlite", statement)
-    _bless(index_path)
-    with pytest.raises(IndexFileError, match="tables of an index"):
-        Index.open(index_path)
-    assert not verify_index(index_path).is_intact
-
-
-def _execute(path: Path, statement: str) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute(statement)
-    connection.commit()
-    connection.close()
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DELETE FROM items WHERE row = 3",
-        "DELETE FROM thumbnails WHERE row = 3",
-        "UPDATE items SET row = 40 WHERE row = 3",
-        "UPDATE items SET item_id = '1.2.3.13' WHERE row = 3",
-        "UPDATE items SET site = 'elsewhere' WHERE row = 3",
-        "UPDATE thumbnails SET picture = x'00' WHERE row = 3",
-    ],
-)
-def test_counts_and_keys_are_verified_despite_right_checksums(
-    index_path: Path, statement: str
-) -> None:
-    _execute(index_path / "items-000002.sqlite", statement)
-    _bless(index_path)
-    assert not verify_index(index_path).is_intact
-
-
-def test_wrong_types_in_a_row_are_an_index_error(index_path: Path) -> None:
-    _execute(index_path / "items-000002.sqlite", "UPDATE items SET label = x'00' WHERE row = 3")
-    _bless(index_path)
-    with Index.open(index_path) as index, pytest.raises(IndexFileError, match="label"):
-        index.items([3])
-    assert not verify_index(index_path).is_intact
-
-
-def test_a_damaged_sqlite_page_is_an_index_error(index_path: Path) -> None:
-    path = index_path / "items-000002.sqlite"
-    content = bytearray(path.read_bytes())
-    content[4096:] = bytes(len(content) - 4096)
-    path.write_bytes(content)
-    with Index.open(index_path) as index:
-        for call in (
-            lambda: index.items([0]),
-            lambda: index.thumbnail(0),
-            lambda: index.thumbnail_of_item("1.2.3.0"),
-            index.compact,
-        ):
-            with pytest.raises(IndexFileError):
-                call()
-    path.write_bytes(b"no database" * (len(content) // 11) + b"x" * (len(content) % 11))
-    with pytest.raises(IndexFileError, match="items-000002"):
-        Index.open(index_path)
-
-
-def test_a_copy_one_change_behind_is_no_damage_but_another_one_is(index_path: Path) -> None:
-    older = (index_path / "manifest.copy.json").read_bytes()
-    with Index.open(index_path) as index:
-        index.set_calibration(0.5, "newer")
-    (index_path / "manifest.copy.json").write_bytes(older)  # as after a kill
-    assert verify_index(index_path).is_intact
-    with Index.open(index_path) as index:
-        index.set_calibration(0.6, "newest")
-    assert (index_path / "manifest.copy.json").read_bytes() == (
-        index_path / "manifest.json"
-    ).read_bytes()
-    newest = (index_path / "manifest.json").read_bytes()
-    _rewrite(index_path, name="another")
-    (index_path / "manifest.json").write_bytes(newest)
-    assert not verify_index(index_path).is_intact
-    (index_path / "manifest.copy.json").unlink()  # as after a kill in the first change
-    assert verify_index(index_path).is_intact
 
 
 def test_messages_hold_no_full_path(index_path: Path) -> None:

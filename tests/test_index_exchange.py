@@ -140,8 +140,45 @@ def test_days_of_adding_go_with_the_keys_only(tmp_path: Path, form: str) -> None
         export_index(index, tmp_path / f"plain{form}")
     with import_index(tmp_path / f"keyed{form}", tmp_path / "keyed") as copy:
         assert copy.added_on().tolist() == [day for day in days for _ in range(5)]
+        assert copy.info().n_segments == 1
     with import_index(tmp_path / f"plain{form}", tmp_path / "plain") as copy:
         assert copy.added_on().min() >= np.datetime64(today)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_years_of_daily_additions_become_one_segment(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One day an item; written in parts, of which the days know nothing."""
+    n, first = 400, datetime.date(2019, 1, 1)
+    days = [first + datetime.timedelta(days=number) for number in range(n)]
+    n_added: list[int] = []
+    add = Index.add
+
+    def counting(index: Index, embeddings: np.ndarray, *args: Any, **kwargs: Any) -> Index:
+        n_added.append(len(embeddings))
+        return add(index, embeddings, *args, **kwargs)
+
+    with make_index(tmp_path / "index") as index:
+        index.add(unit_embeddings(0, n), make_items(0, n), [b""] * n, added_on=days)
+        kept = everything(index)
+        export_index(index, tmp_path / f"out{form}", with_patient_keys=True)
+    monkeypatch.setattr(Index, "add", counting)
+    with import_index(tmp_path / f"out{form}", tmp_path / "copy") as copy:
+        assert everything(copy) == kept
+        assert copy.info().n_segments == 1
+    assert n_added == [n]
+    monkeypatch.setattr("ildsdk.index.iterating.CHUNK_ROWS", 64)
+    monkeypatch.setattr("ildsdk.index.npz.CHUNK_ROWS", 64)
+    monkeypatch.setattr("ildsdk.index.parquet.CHUNK_ROWS", 64)
+    monkeypatch.setattr("ildsdk.index.building._PART_ROWS", 128)
+    with import_index(tmp_path / f"out{form}", tmp_path / "again") as copy:
+        assert everything(copy) == kept
+        assert copy.info().n_segments == 1
+        (entry,) = copy._snapshot.manifest.segments
+        assert entry.codes is not None
+    assert n_added[1:] == [128, 128, 128, 16]
+    assert copy.verify() == []
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -310,7 +347,7 @@ def test_npz_needs_no_pickle_and_plain_numpy_reads_it(exported: Path) -> None:
     with np.load(exported / "plain.npz", allow_pickle=False) as arrays:
         assert arrays["embeddings"].shape == (19, 16)
         assert arrays["label"][0] == "ASS-ILD"
-        assert json.loads(str(arrays["facts"]))["schema"] == "ildsdk.index-exchange/1"
+        assert json.loads(str(arrays["facts"]))["schema"] == "ildsdk.index-exchange/2"
 
 
 def test_npz_above_its_limit_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import zipfile
@@ -15,6 +16,7 @@ import pytest
 from ildsdk.errors import InputError
 from ildsdk.index import verify_index
 from ildsdk.index.exchange import export_index, import_index
+from native_hash import draw_hyperplanes
 from tests.index_factory import make_index
 
 FORMS = (".parquet", ".npz")
@@ -59,10 +61,12 @@ def write_parquet(path: Path, facts: dict[str, Any], columns: Columns) -> None:
         else pa.array(values, types.get(name, pa.string()))
         for name, values in columns.items()
     }
-    table = pa.table(arrays)
-    pq.write_table(
-        table.replace_schema_metadata({"ildsdk.index-exchange": json.dumps(facts)}), path
-    )
+    planes = base64.b64encode(draw_hyperplanes(1, 3, 16, seed=0).tobytes())
+    metadata = {
+        "ildsdk.index-exchange": json.dumps(facts),
+        "ildsdk.index-exchange.hyperplanes": planes,
+    }
+    pq.write_table(pa.table(arrays).replace_schema_metadata(metadata), path)
 
 
 def spoil(name: str, row: int, value: object) -> Callable[[dict[str, Any], Columns], None]:
@@ -112,11 +116,11 @@ SPOILED = {
     "thumbnail": (spoil("thumbnail", 3, b"x" * (2**20 + 1)), "thumbnail of row 3"),
     "column-missing": (lambda _, c: c.pop("site"), "missing: site, unknown: none"),
     "column-unknown": (lambda _, c: c.update(name=[""] * 19), "missing: none, unknown: name"),
-    "schema": (fact("schema", "ildsdk.index-exchange/2"), "another schema"),
+    "schema": (fact("schema", "ildsdk.index-exchange/3"), "another schema"),
     "fact-unknown": (fact("more", 1), "unknown keys: more"),
     "fact-missing": (lambda f, _: f.pop("salt"), "missing or unknown keys: salt"),
     "n-items": (fact("n_items", 20), "has 19 rows, its facts say 20"),
-    "size": (fact("embedding_size", 17), "expected fixed_size_list"),
+    "size": (fact("embedding_size", 17), r"have 192 bytes, expected float32 \(1, 3, 17\)"),
     "size-type": (fact("embedding_size", "16"), "embedding_size that is not a whole"),
     "synthetic": (fact("is_synthetic", 1), "is_synthetic that is not true or false"),
     "threshold": (fact("no_match_threshold", 1.5), "no_match_threshold that is not"),

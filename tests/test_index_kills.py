@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ildsdk.index import Index, repair_index, verify_index
+from ildsdk.ingest import calibrate
 from tests.index_factory import SALT, add_items, make_index, unit_embeddings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork and SIGKILL")
@@ -151,8 +152,12 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "add": lambda path: add_items(
         Index.open(path, engine="numpy"), 20, 3, with_maps=True, calibration=(0.1, "")
     ),
+    "add and measure": lambda path: add_items(
+        Index.open(path, engine="numpy"), 20, 3, calibration=calibrate
+    ),
     "remove": lambda path: Index.open(path, engine="numpy").remove(case_ids=["case-0", "case-2"]),
     "compact": lambda path: Index.open(path, engine="numpy").compact(),
+    "compact into one": lambda path: Index.open(path, engine="numpy").compact(into_one=True),
     "set_calibration": lambda path: Index.open(path, engine="numpy").set_calibration(0.1, ""),
 }
 

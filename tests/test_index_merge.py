@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_merged_is_as_if_built_in_one_go(tmp_path: Path) -> None:
     ]
     write(tmp_path / "whole", 0, 30)
     report = merge_indexes(tmp_path / "merged", sources)
-    assert dataclasses.astuple(report) == (3, 30, 6, 0, 1, True, 0, 0)
+    assert dataclasses.astuple(report) == (3, 30, 6, 0, 1, True, 0, 0, 0)
     with Index.open(tmp_path / "merged") as merged, Index.open(tmp_path / "whole") as whole:
         assert merged.items(range(30)) == whole.items(range(30))
         assert merged.embeddings().tobytes() == whole.embeddings().tobytes()
@@ -68,6 +69,24 @@ def test_merged_is_as_if_built_in_one_go(tmp_path: Path) -> None:
         assert merged.name == "merged"
         assert merged.verify() == []
     assert names_in(tmp_path) == ["a", "b", "c", "merged", "whole"]
+
+
+def test_merged_items_keep_their_days_in_one_segment(tmp_path: Path) -> None:
+    days = [datetime.date(2020, 1, 1) + datetime.timedelta(days=3 * i) for i in range(30)]
+    sources = [write(tmp_path / "a", 0, 5), write(tmp_path / "b", 5, 5)]
+    for source, numbers in zip(sources, (range(10, 20), range(20, 30)), strict=True):
+        with Index.open(source) as index:
+            index.add(
+                unit_embeddings(0, 100)[numbers.start : numbers.stop],
+                make_items(numbers.start, 10),
+                [b""] * 10,
+                added_on=[days[i] for i in numbers],
+            )
+    merge_indexes(tmp_path / "merged", sources)
+    with Index.open(tmp_path / "merged") as merged:
+        assert merged.info().n_segments == 1
+        rows = [merged.row_of(f"1.2.3.{i}") for i in range(10, 30)]
+        assert merged.added_on()[rows].tolist() == days[10:]
 
 
 def test_removed_items_are_not_merged(tmp_path: Path) -> None:

@@ -216,6 +216,24 @@ def test_files_newer_than_the_copy_are_kept_and_told(index_path: Path) -> None:
     assert added == {file.name for file in (index_path / "damaged-000005").iterdir()} != set()
 
 
+def test_what_was_kept_aside_is_named_until_it_is_deleted(index_path: Path) -> None:
+    (index_path / "items-000002.sqlite").unlink()
+    name = repair_index(index_path, engine="numpy").kept_aside
+    assert name is not None
+    n_bytes = sum(file.stat().st_size for file in (index_path / name).iterdir())
+    (index_path / "damaged-folder").mkdir()  # not ours
+    (index_path / "damaged-000099").write_bytes(b"no folder")
+    assert verify_index(index_path, engine="numpy").kept_aside == (name,)
+    with Index.open(index_path, engine="numpy") as index:
+        assert index.info().kept_aside == {name: n_bytes}
+        assert index.compact().kept_aside == (name,)
+    shutil.rmtree(index_path / name)
+    with Index.open(index_path, engine="numpy") as index:
+        assert index.info().kept_aside == {}
+        assert index.compact().kept_aside == ()
+    assert verify_index(index_path, engine="numpy").kept_aside == ()
+
+
 def test_bitmaps_changed_alike_are_not_believed(index_path: Path) -> None:
     file = next(index_path.glob("removed-*"))
     content = file.read_bytes()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ildsdk.cli.index_exchange import export, import_, list_, merge
-from ildsdk.cli.index_options import index_folder
+from ildsdk.cli.index_options import index_folder, tell_kept_aside
 from ildsdk.cli.index_upkeep import calibrate, compact, remove, repair
 from ildsdk.cli.options import bundle_option, new_path, quiet_option, runtime_options
 from ildsdk.cli.progress import progress_bar
@@ -175,6 +175,7 @@ def verify(folder: Path | None) -> None:
     report = verify_index(folder or defaults.index_path())
     for leftover in report.leftovers:
         click.echo(f"left behind by a killed writer, harmless: {leftover}", err=True)
+    tell_kept_aside(report.kept_aside)
     if report.problems:
         raise IndexFileError(f"index is damaged: {'; '.join(report.problems)}")
     click.echo(f"index is intact: {report.n_items} items in {report.n_files} files")
@@ -187,6 +188,8 @@ def _print_report(report: IngestReport) -> None:
         f"{report.n_items} slices of {report.n_cases} cases indexed; threshold of 'no similar "
         f"case': {found}"
     )
+    if report.threshold_caution is not None:
+        click.echo(report.threshold_caution, err=True)
     if report.n_maps:
         click.echo(f"activation maps kept of {report.n_maps} slices")
     for case_id, items in report.skipped.items():

@@ -124,6 +124,12 @@ def merge(
     )
     if not report.has_patient_keys:
         click.echo(f"the merged index has no patient keys: {_RECOGNIZED}", err=True)
+    if report.n_rehashed_sources:
+        click.echo(
+            f"{report.n_rehashed_sources} sources have other hyperplanes than the first: all items "
+            "are hashed by those of the first, so mode 'paper' may answer otherwise than there",
+            err=True,
+        )
     if report.n_maps_dropped:
         click.echo(
             f"{report.n_maps_dropped} activation maps left out: the sources' were made with "

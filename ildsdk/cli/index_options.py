@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,16 @@ CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 index_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
+
+
+def tell_kept_aside(names: Iterable[str]) -> None:
+    """Name the folders with what repairs dropped, which no command deletes."""
+    for name in names:
+        click.echo(
+            f"{name} inside the index holds damaged files that a repair put aside, perhaps with "
+            "data of removed patients; delete that folder once nobody wants them, no command does",
+            err=True,
+        )
 
 
 def filter_options(command: CommandT) -> CommandT:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ildsdk.cli.index_options import index_folder
+from ildsdk.cli.index_options import index_folder, tell_kept_aside
 
 if TYPE_CHECKING:
     from ildsdk.index import Index
@@ -71,22 +71,28 @@ def _n_named(opened: Index, item_ids: set[str], case_ids: set[str]) -> int:
 
 @click.command()
 @click.argument("folder", type=index_folder)
-def compact(folder: Path) -> None:
+@click.option(
+    "--into-one", is_flag=True,
+    help="Join all segments, large ones too: searches are fastest in one.",
+)  # fmt: skip
+def compact(folder: Path, into_one: bool) -> None:
     """Drop removed items from the files, join small segments."""
     from ildsdk.index import Index
 
     with Index.open(folder) as opened:
-        report = opened.compact()
+        report = opened.compact(into_one=into_one)
     click.echo(
         f"{report.n_rows_dropped} removed items dropped, {report.n_segments_before} segments are "
         f"{report.n_segments_after} now, {report.n_bytes_before} bytes {report.n_bytes_after}"
     )
+    tell_kept_aside(report.kept_aside)
 
 
 @click.command()
 @click.argument("folder", type=index_folder)
 def repair(folder: Path) -> None:
     """Repair a damaged index, dropping only what is lost."""
+    from ildsdk.index.kept_aside import kept_aside
     from ildsdk.index.repairing import repair_index
 
     report = repair_index(folder)
@@ -94,8 +100,7 @@ def repair(folder: Path) -> None:
         click.echo(f"repaired: {repaired}")
     for loss in report.losses:
         click.echo(f"{loss.n_items} items lost: {loss.reason}", err=True)
-    if report.kept_aside is not None:
-        click.echo(f"damaged files of lost items are kept in {report.kept_aside}", err=True)
+    tell_kept_aside(kept_aside(folder))
     if not report.is_changed:
         click.echo("nothing to repair")
     click.echo(f"{report.n_items} items in the index, {report.n_items_lost} lost")
@@ -114,5 +119,8 @@ def calibrate(folder: Path) -> None:
     with Index.open(folder) as opened:
         threshold, how = measured(opened)
         opened.set_calibration(threshold, how)
+        caution = opened.info().threshold_caution
     found = "not measured" if threshold is None else f"{threshold:.4f}"
     click.echo(f"threshold of 'no similar case': {found} ({how})")
+    if caution is not None:
+        click.echo(caution, err=True)

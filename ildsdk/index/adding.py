@@ -30,6 +30,8 @@ from ildsdk.index.snapshot import Snapshot
 from ildsdk.index.writing import all_or_nothing, segment_file_names, write_manifest
 
 _ITEM_ID = STORED.index("item_id")
+_ONE_EACH = ("items", "thumbnails", "patient_hashes", "patient_keys", "maps", "added_on")
+Days = datetime.date | Sequence[datetime.date | None] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class NewItems:
     patient_keys: Iterable[str | None] | None = None
     maps: Sequence[LocationCodes | None] | None = None
     explain_sha256: str | None = None
-    added_on: datetime.date
+    added_on: Days = None
 
     def __post_init__(self) -> None:
         embeddings = self.embeddings
@@ -61,7 +63,7 @@ class NewItems:
             raise ValueError("patient_hashes and patient_keys are both given, expected one")
         if (self.maps is None) != (self.explain_sha256 is None):
             raise ValueError("maps and explain_sha256 are given together or not at all")
-        for what in ("items", "thumbnails", "patient_hashes", "patient_keys", "maps"):
+        for what in _ONE_EACH:
             values = getattr(self, what)
             if isinstance(values, Sized) and len(values) != len(embeddings):
                 raise ValueError(
@@ -71,13 +73,12 @@ class NewItems:
 
     def values(self, salt: bytes) -> Iterator[Values]:
         """What to store of each item."""
-        added_on = self.added_on.isoformat()
-        for item, key in zip(self.items, self._keys(salt), strict=True):
+        for item, key, day in zip(self.items, self._keys(salt), self._days(), strict=True):
             if not isinstance(item, ItemRecord):
                 raise TypeError(f"an item is {type(item).__name__}, expected ItemRecord")
             if item.patient_key is not None:
                 raise ValueError("patient_key is set by the index: hand in patient_hashes instead")
-            yield stored_values(item, key, added_on)
+            yield stored_values(item, key, day)
 
     def maps_format(self) -> MapsFormat | None:
         """What the maps have in common; None where no item has one.
@@ -116,6 +117,16 @@ class NewItems:
             has_map=np.array([codes is not None for codes in maps], np.bool_),
             codes=lambda: (codes for codes in maps if codes is not None),
         )
+
+    def _days(self) -> Iterator[str]:
+        given = self.added_on
+        if given is None or isinstance(given, datetime.date):
+            given = list(itertools.repeat(given, len(self.embeddings)))
+        today = datetime.datetime.now(datetime.UTC).date()
+        for day in given:
+            if day is not None and type(day) is not datetime.date:
+                raise TypeError(f"added_on holds a {type(day).__name__}, expected datetime.date")
+            yield (day or today).isoformat()
 
     def _keys(self, salt: bytes) -> Iterable[str | None]:
         if self.patient_keys is not None:

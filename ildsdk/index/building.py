@@ -36,6 +36,7 @@ def build_from_arrays(
     n_tables: int = 1,
     n_bits: int = 3,
     seed: int = 0,
+    hyperplanes: npt.NDArray[np.float32] | None = None,
     salt: bytes | None = None,
 ) -> Index:
     """Build a new index from embeddings you have already; all of it or nothing.
@@ -63,7 +64,7 @@ def build_from_arrays(
     patient_hashes : sequence of str or None, optional
         Hash of each item's PatientID. Without it only the case and the study keep a patient's own
         items out of an answer.
-    no_match_threshold, threshold_how, n_tables, n_bits, seed, salt
+    no_match_threshold, threshold_how, n_tables, n_bits, seed, hyperplanes, salt
         As in ``Index.create``.
 
     Returns
@@ -106,6 +107,7 @@ def build_from_arrays(
             n_tables=n_tables,
             n_bits=n_bits,
             seed=seed,
+            hyperplanes=hyperplanes,
             salt=salt,
         ) as index,
     ):
@@ -126,7 +128,9 @@ def add_batches(
     with_patient_keys: bool,
     explain_sha256: str | None = None,
 ) -> None:
-    """Add items that come in batches, in parts of bounded size, each item with its day of adding.
+    """Add items that come in batches to an empty index, as one segment.
+
+    They are written in parts of bounded size, and joined at the end where there are several.
 
     Parameters
     ----------
@@ -143,7 +147,9 @@ def add_batches(
     IndexFileError
         The disk is full, or another system error.
     """
-    for group in _grouped(batches):
+    n_parts = 0
+    for group, more_follow in _grouped(batches):
+        n_parts += 1
         items = [item for batch in group for item in batch.items]
         index.add(
             np.concatenate([batch.embeddings for batch in group]),
@@ -154,24 +160,25 @@ def add_batches(
             if explain_sha256 is None
             else [codes for batch in group for codes in batch.maps or [None] * len(batch.items)],
             explain_sha256=explain_sha256,
-            added_on=group[0].added_on,
+            added_on=[day for batch in group for day in batch.added_on],
+            with_codes=n_parts == 1 and not more_follow,
         )
-    index.compact()
+    if n_parts > 1:
+        index.compact(into_one=True)
 
 
-def _grouped(batches: Iterable[ItemBatch]) -> Iterator[list[ItemBatch]]:
+def _grouped(batches: Iterable[ItemBatch]) -> Iterator[tuple[list[ItemBatch], bool]]:
+    """Batches by parts, and whether another part follows."""
     group: list[ItemBatch] = []
     n_rows = n_bytes = 0
-    for batch in batches:
-        if group and batch.added_on != group[0].added_on:
-            yield group
-            group, n_rows, n_bytes = [], 0, 0
+    iterator = iter(batches)
+    batch = next(iterator, None)
+    while batch is not None:
         group.append(batch)
         n_rows += len(batch.items)
         n_bytes += batch.embeddings.nbytes + sum(map(len, batch.thumbnails))
         n_bytes += sum(codes.codes.nbytes for codes in batch.maps or () if codes is not None)
-        if n_rows >= _PART_ROWS or n_bytes >= _PART_BYTES:
-            yield group
+        batch = next(iterator, None)
+        if batch is None or n_rows >= _PART_ROWS or n_bytes >= _PART_BYTES:
+            yield group, batch is not None
             group, n_rows, n_bytes = [], 0, 0
-    if group:
-        yield group

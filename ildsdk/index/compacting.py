@@ -17,6 +17,7 @@ from ildsdk.index.arrays import map_arrays
 from ildsdk.index.columns import CHECKS, columns_layout
 from ildsdk.index.file_checks import file_problems
 from ildsdk.index.item_writing import Values
+from ildsdk.index.kept_aside import kept_aside
 from ildsdk.index.manifest import Manifest, SegmentEntry
 from ildsdk.index.maps import MapSource
 from ildsdk.index.segment import Segment
@@ -45,6 +46,9 @@ class CompactReport:
         Rows copied into new segments.
     n_bytes_before, n_bytes_after : int
         Size of all files the manifest names.
+    kept_aside : tuple of str
+        Folders in the index with damaged files of what a repair dropped. No compaction touches
+        them: delete them once nobody wants them, for they may hold removed patients' data.
     """
 
     n_segments_before: int
@@ -53,6 +57,7 @@ class CompactReport:
     n_rows_rewritten: int
     n_bytes_before: int
     n_bytes_after: int
+    kept_aside: tuple[str, ...] = ()
 
 
 class KeptRows(Protocol):
@@ -145,8 +150,15 @@ def merged(parts: Sequence[KeptRows], embedding_size: int) -> SegmentSource:
     )
 
 
-def compact(snapshot: Snapshot, options: WritingOptions) -> tuple[Manifest, CompactReport]:
+def compact(
+    snapshot: Snapshot, options: WritingOptions, *, into_one: bool = False
+) -> tuple[Manifest, CompactReport]:
     """Write what gains by it anew, and the manifest; the caller has the lock.
+
+    Parameters
+    ----------
+    into_one : bool
+        As of ``Index.compact``.
 
     Raises
     ------
@@ -154,7 +166,7 @@ def compact(snapshot: Snapshot, options: WritingOptions) -> tuple[Manifest, Comp
         A file is damaged, the disk is full or another system error; the index is unchanged.
     """
     before = snapshot.manifest
-    runs = list(_runs(snapshot))
+    runs = _whole_run(snapshot, options) if into_one else list(_runs(snapshot))
     after, n_rewritten = before, 0
     if any(is_rewritten for is_rewritten, _ in runs):
         after, n_rewritten = rewrite(snapshot, runs, options)
@@ -168,6 +180,7 @@ def compact(snapshot: Snapshot, options: WritingOptions) -> tuple[Manifest, Comp
         n_rows_rewritten=n_rewritten,
         n_bytes_before=sum(entry.n_bytes for entry in before.files()),
         n_bytes_after=sum(entry.n_bytes for entry in after.files()),
+        kept_aside=tuple(kept_aside(snapshot.folder)),
     )
 
 
@@ -227,15 +240,32 @@ def _check_copied(folder: Path, entry: SegmentEntry, parts: Sequence[LiveRows]) 
             )
 
 
-def _runs(snapshot: Snapshot) -> Iterator[tuple[bool, list[LiveRows]]]:
-    """Neighboring segments that gain by being written anew, and those that do not."""
+def _live_rows(snapshot: Snapshot) -> list[LiveRows]:
+    """All segments, with the rows that were not removed."""
     live = snapshot.live
-    placed = [
+    return [
         LiveRows(entry, segment, live[first_row : first_row + segment.n_items])
         for entry, (first_row, segment) in zip(
             snapshot.manifest.segments, snapshot.placed(), strict=True
         )
     ]
+
+
+def _whole_run(snapshot: Snapshot, options: WritingOptions) -> list[tuple[bool, list[LiveRows]]]:
+    """All segments as one run, written anew where that changes anything."""
+    from native_hash.segments import MIN_ROWS_FOR_CODES
+
+    parts = _live_rows(snapshot)
+    lacks_codes = options.engine == "numba" and any(
+        part.entry.codes is None and part.entry.n_items >= MIN_ROWS_FOR_CODES for part in parts
+    )
+    gains = len(parts) > 1 or lacks_codes or any(_must_rewrite(part.entry) for part in parts)
+    return [(gains, parts)]
+
+
+def _runs(snapshot: Snapshot) -> Iterator[tuple[bool, list[LiveRows]]]:
+    """Neighboring segments that gain by being written anew, and those that do not."""
+    placed = _live_rows(snapshot)
     for is_candidate, run in itertools.groupby(placed, key=lambda one: _is_candidate(one.entry)):
         parts = list(run)
         gains = len(parts) > 1 or any(_must_rewrite(part.entry) for part in parts)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from ildsdk._version import __version__
 from ildsdk.errors import ConfigError, IndexFileError
 from ildsdk.index.array_writing import array_bytes
@@ -13,6 +16,8 @@ from ildsdk.index.manifest import (
     HYPERPLANES_NAME,
     MANIFEST_NAME,
     MAX_EMBEDDING_SIZE,
+    MAX_SEED,
+    MAX_TABLES,
     Calibration,
     Hashing,
     Manifest,
@@ -32,15 +37,20 @@ def create_folder(
     *,
     name: str,
     bundle_hash: str,
-    embedding_size: int,
     is_synthetic: bool,
     calibration: Calibration,
-    n_tables: int,
-    n_bits: int,
+    hyperplanes: npt.NDArray[np.float32],
     seed: int,
     salt: bytes,
 ) -> Manifest:
     """Write hyperplanes and first manifest; see ``Index.create``.
+
+    Parameters
+    ----------
+    hyperplanes : ndarray
+        float32 ``(n_tables, n_bits, embedding_size)``, from :func:`chosen_hyperplanes`.
+    seed : int
+        Put on record beside them.
 
     Raises
     ------
@@ -49,15 +59,13 @@ def create_folder(
     IndexFileError
         It cannot be written, or another writer works in it.
     ValueError
-        A size, count or salt is out of range.
+        The salt or the seed is out of range.
     """
-    from native_hash import draw_hyperplanes
-
-    if not 1 <= embedding_size <= MAX_EMBEDDING_SIZE:
-        raise ValueError(f"embedding_size is {embedding_size}, expected 1 to {MAX_EMBEDDING_SIZE}")
     if len(salt) != 32:
         raise ValueError(f"salt has {len(salt)} bytes, expected 32")
-    hyperplanes = draw_hyperplanes(n_tables, n_bits, embedding_size, seed=seed)
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed is {seed}, expected 0 to 2**63")
+    n_tables, n_bits, embedding_size = hyperplanes.shape
     _make_folder(folder)
     with writer_lock(folder), all_or_nothing(folder, [HYPERPLANES_NAME]):
         _check_empty(folder)
@@ -78,6 +86,40 @@ def create_folder(
         )
         write_manifest(folder, manifest)
     return manifest
+
+
+def chosen_hyperplanes(
+    given: npt.NDArray[np.float32] | None,
+    *,
+    n_tables: int,
+    n_bits: int,
+    embedding_size: int,
+    seed: int,
+) -> npt.NDArray[np.float32]:
+    """The hyperplanes handed in, checked; or those drawn from the seed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        They are no finite float32 ``(1 to 4096, 1 to 64, embedding_size)``, or a count is out of
+        range.
+    """
+    from native_hash import draw_hyperplanes
+    from native_hash.signatures import checked_hyperplanes
+
+    if not 1 <= embedding_size <= MAX_EMBEDDING_SIZE:
+        raise ValueError(f"embedding_size is {embedding_size}, expected 1 to {MAX_EMBEDDING_SIZE}")
+    if given is None:
+        if n_tables > MAX_TABLES:
+            raise ValueError(f"n_tables is {n_tables}, expected 1 to {MAX_TABLES}")
+        return draw_hyperplanes(n_tables, n_bits, embedding_size, seed=seed)
+    checked = checked_hyperplanes(given)
+    if checked.shape[0] > MAX_TABLES or checked.shape[2] != embedding_size:
+        raise ValueError(
+            f"hyperplanes have shape {checked.shape}, expected (1 to {MAX_TABLES} tables, 1 to 64 "
+            f"bits, embedding_size {embedding_size})"
+        )
+    return checked
 
 
 def checked_calibration(no_match_threshold: float | None, how: str) -> Calibration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import dataclasses
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
 from ildsdk.explain import LocationCodes
-from ildsdk.index.adding import NewItems, add_segment
+from ildsdk.index.adding import Days, NewItems, add_segment
 from ildsdk.index.compacting import CompactReport, compact
-from ildsdk.index.creating import checked_calibration, create_folder
+from ildsdk.index.creating import checked_calibration, chosen_hyperplanes, create_folder
 from ildsdk.index.items import ItemRecord
 from ildsdk.index.locking import writer_lock
 from ildsdk.index.manifest import Calibration, Manifest, read_manifest
@@ -91,6 +91,7 @@ class Index(IndexReader):
         n_tables: int = 1,
         n_bits: int = 3,
         seed: int = 0,
+        hyperplanes: npt.NDArray[np.float32] | None = None,
         salt: bytes | None = None,
         engine: Engine = "numba",
     ) -> Index:
@@ -102,6 +103,10 @@ class Index(IndexReader):
             See :meth:`set_calibration`.
         n_tables, n_bits, seed : int
             Hash tables of ``mode="paper"``; the defaults are the paper's preset.
+        hyperplanes : ndarray, optional
+            float32 ``(n_tables, n_bits, embedding_size)``, finite: normal vectors to use in place
+            of drawn ones (another index's :attr:`hyperplanes` give its buckets). Their shape tells
+            the counts then, and ``seed`` is only put on record.
         salt : bytes, optional
             32 bytes, key of the patient keys; random by default. Given only where
             an index must come out the same each time.
@@ -112,19 +117,20 @@ class Index(IndexReader):
             The folder holds something already.
         IndexFileError
             It cannot be written, or another writer works in it.
-        ValueError
-            A size, count, threshold or salt is out of range.
+        TypeError, ValueError
+            A size, count, threshold or salt is out of range, or ``hyperplanes`` do not fit.
         """
         folder = Path(path)
+        planes = chosen_hyperplanes(
+            hyperplanes, n_tables=n_tables, n_bits=n_bits, embedding_size=embedding_size, seed=seed
+        )
         manifest = create_folder(
             folder,
             name=name,
             bundle_hash=bundle_hash,
-            embedding_size=embedding_size,
             is_synthetic=is_synthetic,
             calibration=checked_calibration(no_match_threshold, threshold_how),
-            n_tables=n_tables,
-            n_bits=n_bits,
+            hyperplanes=planes,
             seed=seed,
             salt=secrets.token_bytes(32) if salt is None else salt,
         )
@@ -142,8 +148,9 @@ class Index(IndexReader):
         patient_keys: Iterable[str | None] | None = None,
         maps: Sequence[LocationCodes | None] | None = None,
         explain_sha256: str | None = None,
-        added_on: datetime.date | None = None,
+        added_on: Days = None,
         calibration: tuple[float | None, str] | Calibrate | None = None,
+        with_codes: bool = True,
         n_threads: int = 1,
     ) -> Index:
         """Add slices as one new segment, all or none; what is there is not rewritten.
@@ -165,11 +172,14 @@ class Index(IndexReader):
             Activation map of each item, None for one without.
         explain_sha256 : str, optional
             With ``maps``: SHA-256 (hex) of the ``explain.onnx`` they were made with.
-        added_on : date, optional
-            Day to remember as that of adding; today (UTC) by default.
+        added_on : date or sequence of (date or None), optional
+            Day to remember as that of adding, of all or of each item; None: today (UTC).
         calibration : (float or None, str) or callable, optional
             As for :meth:`set_calibration`, stored together with the slices in one step. A
             callable is handed the index as it will be, to search in, and gives the two.
+        with_codes : bool
+            False leaves out what only makes searches faster, for parts that
+            ``compact(into_one=True)`` will join.
         n_threads : int
             2 or more: items are written beside the vectors, and codes are built with so many.
             The files do not depend on it.
@@ -197,7 +207,7 @@ class Index(IndexReader):
             patient_keys=patient_keys,
             maps=maps,
             explain_sha256=explain_sha256,
-            added_on=added_on or datetime.datetime.now(datetime.UTC).date(),
+            added_on=added_on,
         )
         with self._writing() as latest:
 
@@ -207,10 +217,11 @@ class Index(IndexReader):
                 draft = Index(Snapshot(latest.folder, manifest, latest), self._engine)
                 return checked_calibration(*calibration(draft))
 
+            options = self._options(latest, n_threads)
             manifest = add_segment(
                 latest,
                 new,
-                self._options(latest, n_threads),
+                dataclasses.replace(options, with_codes=with_codes),
                 calibrated if calibration is not None else None,
             )
             self._snapshot = Snapshot(latest.folder, manifest, latest)
@@ -246,11 +257,19 @@ class Index(IndexReader):
                 self._snapshot = Snapshot(latest.folder, manifest, latest)
         return int(mask.sum())
 
-    def compact(self, *, n_threads: int = 1) -> CompactReport:
+    def compact(self, *, into_one: bool = False, n_threads: int = 1) -> CompactReport:
         """Drop removed rows from the files and merge small segments; rows get new numbers.
 
         Rewrites only segments that have removed rows, are small, or of an older version. Readers
         that opened before keep their state.
+
+        Parameters
+        ----------
+        into_one : bool
+            Join all segments, whatever their size, and make the codes that one lacks. A search
+            goes through segment after segment: one is the fastest.
+        n_threads : int
+            As for :meth:`add`.
 
         Raises
         ------
@@ -259,7 +278,8 @@ class Index(IndexReader):
             for the rewritten segments beside the old ones.
         """
         with self._writing() as latest:
-            manifest, report = compact(latest, self._options(latest, n_threads))
+            options = self._options(latest, n_threads)
+            manifest, report = compact(latest, options, into_one=into_one)
             self._snapshot = Snapshot(latest.folder, manifest, latest)
         return report
 

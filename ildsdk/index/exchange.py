@@ -32,11 +32,11 @@ def export_index(
 ) -> int:
     """Write all that is in an index, without removed rows, to one ``.parquet`` or ``.npz`` file.
 
-    :func:`import_index` makes the same index of it: items, embeddings and thumbnails bit by bit,
-    the same facts, the same answers. Items of unknown day count as added on the day of import.
-    Activation maps are left out: an index made from the file has none.
-    Parquet is streamed and takes any size; npz needs no
-    library but numpy, is put together in memory, and takes 4 GiB at most.
+    :func:`import_index` makes the same index of it: items, embeddings, thumbnails and hyperplanes
+    bit by bit, the same facts, the same answers in every mode. Items of unknown day count as added
+    on the day of import. Activation maps are left out: an index made from the file has none.
+    Parquet is streamed and takes any size; npz needs no library but numpy, is put together in
+    memory, and takes 4 GiB at most.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def export_index(
     ------
     ConfigError
         Another ending, the file exists, the extra ``parquet`` is not installed, or the index is too
-        large for npz.
+        large for npz, or its hash tables for the form.
     IndexFileError
         The index is damaged, or the disk is full. No file is left behind.
     """
@@ -77,6 +77,7 @@ def export_index(
         seed=info.hyperplane_seed,
         no_match_threshold=info.no_match_threshold,
         threshold_how=info.threshold_how,
+        hyperplanes=index.hyperplanes,
         salt=index.salt.hex() if with_patient_keys else None,
     )
     batches: Iterable[ItemBatch] = iter_batches(index)
@@ -136,6 +137,7 @@ def import_index(
                 n_tables=facts.n_tables,
                 n_bits=facts.n_bits,
                 seed=facts.seed,
+                hyperplanes=facts.hyperplanes,
                 salt=None if facts.salt is None else bytes.fromhex(facts.salt),
             ) as index,
         ):
@@ -147,7 +149,7 @@ def import_index(
 
 def _public(batch: ItemBatch) -> ItemBatch:
     bare = [dataclasses.replace(item, patient_key=None) for item in batch.items]
-    return dataclasses.replace(batch, items=bare, added_on=None)
+    return dataclasses.replace(batch, items=bare, added_on=[None] * len(bare))
 
 
 def _form(path: Path) -> _Form:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,16 +26,14 @@ _NEVER_EMPTY = ("item_id", "case_id", "label")
 _MAX_TEXT = 10_000
 
 
-def checked_batches(
+def checked_batch(
     columns: Mapping[str, Sequence[Any]],
     embeddings: npt.NDArray[np.float32],
     *,
     first_row: int,
     with_patient_keys: bool,
-) -> Iterator[ItemBatch]:
+) -> ItemBatch:
     """Items out of the columns of a foreign file; each column has one value per embedding.
-
-    Gives a batch per run of items added on one day.
 
     Parameters
     ----------
@@ -64,17 +61,13 @@ def checked_batches(
         raise InputError(f"from row {first_row} on, {error}") from error
     rows = zip(*(columns[name] for name in ITEM_COLUMNS), strict=True)
     items = [ItemRecord(**dict(zip(ITEM_COLUMNS, values, strict=True))) for values in rows]
-    start = 0
-    for day, run in itertools.groupby(columns["added_on"]):
-        part = slice(start, start + len(list(run)))
-        yield ItemBatch(
-            rows=np.arange(first_row + part.start, first_row + part.stop, dtype=np.int64),
-            items=items[part],
-            embeddings=embeddings[part],
-            thumbnails=columns["thumbnail"][part],
-            added_on=day,
-        )
-        start = part.stop
+    return ItemBatch(
+        rows=np.arange(first_row, first_row + len(items), dtype=np.int64),
+        items=items,
+        embeddings=embeddings,
+        thumbnails=columns["thumbnail"],
+        added_on=columns["added_on"],
+    )
 
 
 def _rules(with_patient_keys: bool) -> Iterator[tuple[str, str, Callable[[Any], bool]]]:

@@ -22,7 +22,7 @@ CHUNK_THUMBNAIL_BYTES = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ItemBatch:
-    """Items that follow each other and were added on one day, without removed ones.
+    """Items that follow each other, without removed ones.
 
     Attributes
     ----------
@@ -33,8 +33,8 @@ class ItemBatch:
         float32 ``(n, d)``, a copy.
     thumbnails : sequence of bytes
         Encoded pictures; ``b""`` for an item that was added without one.
-    added_on : datetime.date or None
-        Day (UTC) on which the items were added; None: unknown.
+    added_on : sequence of datetime.date or None
+        Day (UTC) on which each item was added; None: unknown.
     maps : sequence of LocationCodes or None, or None
         Activation map of each item, None for one without; None where they were not asked for.
     """
@@ -43,7 +43,7 @@ class ItemBatch:
     items: Sequence[ItemRecord]
     embeddings: npt.NDArray[np.float32]
     thumbnails: Sequence[bytes]
-    added_on: datetime.date | None
+    added_on: Sequence[datetime.date | None]
     maps: Sequence[LocationCodes | None] | None = None
 
 
@@ -96,15 +96,14 @@ def iter_batches(
         for stop, row in enumerate(rows.tolist(), start=1):
             thumbnails.append(index.thumbnail(row))
             n_bytes += len(thumbnails[-1])
-            is_last_of_day = stop == len(rows) or days[rows[stop]] != days[row]
-            if n_bytes >= CHUNK_THUMBNAIL_BYTES or is_last_of_day:
+            if n_bytes >= CHUNK_THUMBNAIL_BYTES or stop == len(rows):
                 part = slice(start, stop)
                 yield ItemBatch(
                     rows=rows[part],
                     items=items[part],
                     embeddings=embeddings[part],
                     thumbnails=thumbnails,
-                    added_on=days[row],
+                    added_on=days[rows[part]].tolist(),
                     maps=[index.location_codes(one) for one in rows[part]] if with_maps else None,
                 )
                 start, thumbnails, n_bytes = stop, [], 0

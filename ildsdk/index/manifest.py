@@ -19,6 +19,7 @@ COPY_NAME = "manifest.copy.json"
 HYPERPLANES_NAME = "hyperplanes.safetensors"
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_EMBEDDING_SIZE = 65_536
+MAX_TABLES, MAX_SEED = 4096, 2**63
 
 
 class DamagedManifestError(IndexFileError):
@@ -50,7 +51,10 @@ class FileEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hashing:
-    """Settings of the hash tables and the file of their hyperplanes."""
+    """Settings of the hash tables and the file of their hyperplanes.
+
+    The seed is a record of where they came from; hyperplanes handed in need not come from any.
+    """
 
     n_tables: int
     n_bits: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ class MergeReport:
         Cases of which several sources had items, of the same patient by key or study.
     has_patient_keys : bool
         Whether the new index recognizes a patient by PatientID; else by study and case only.
+    n_rehashed_sources : int
+        Sources that had other hyperplanes than the first, which the new index took.
     n_maps, n_maps_dropped : int
         Activation maps taken over, and left out because the sources' were made with different
         graphs.
@@ -47,6 +50,7 @@ class MergeReport:
     n_skipped_items: int
     n_joined_cases: int
     has_patient_keys: bool
+    n_rehashed_sources: int = 0
     n_maps: int = 0
     n_maps_dropped: int = 0
 
@@ -63,9 +67,11 @@ def merge_indexes(
     """Make a new index of all items of several; the sources are left as they are.
 
     Everything is checked before the first item is written. The new index is not calibrated
-    (what counts as "no similar case" depends on all items), and has the hash tables of the first
-    source. Activation maps are taken over where one graph made all of them, else left out: they do
-    not compare. About 200 bytes of memory per item are needed beside a part of the embeddings.
+    (what counts as "no similar case" depends on all items). It has the hyperplanes of the first
+    source, and every item's signature is computed anew from them: ``mode="paper"`` may answer
+    otherwise than a source with other hyperplanes did. Activation maps are taken over where one
+    graph made all of them, else left out: they do not compare. About 200 bytes of memory per item
+    are needed beside a part of the embeddings.
 
     Parameters
     ----------
@@ -127,19 +133,21 @@ def merge_indexes(
                 embedding_size=first.embedding_size,
                 is_synthetic=first.is_synthetic,
                 threshold_how=f"not calibrated: merged from {len(sources)} indexes",
-                n_tables=first.n_tables,
-                n_bits=first.n_bits,
+                hyperplanes=indexes[0].hyperplanes,
                 seed=first.hyperplane_seed,
                 salt=salt,
             )
         )
-        for index, prefix, rows in zip(indexes, prefixes, skipped, strict=True):
-            add_batches(
-                merged,
-                _copied(index, prefix, rows, with_maps=maps is not None),
-                with_patient_keys=salt is not None,
-                explain_sha256=None if maps is None else maps.explain_sha256,
-            )
+        copied = (
+            _copied(index, prefix, rows, with_maps=maps is not None)
+            for index, prefix, rows in zip(indexes, prefixes, skipped, strict=True)
+        )
+        add_batches(
+            merged,
+            itertools.chain.from_iterable(copied),
+            with_patient_keys=salt is not None,
+            explain_sha256=None if maps is None else maps.explain_sha256,
+        )
         return MergeReport(
             n_sources=len(indexes),
             n_items=len(merged),
@@ -147,6 +155,9 @@ def merge_indexes(
             n_skipped_items=sum(map(len, skipped)),
             n_joined_cases=sum(len(case.sources) > 1 for case in plan.cases.values()),
             has_patient_keys=salt is not None,
+            n_rehashed_sources=sum(
+                not np.array_equal(index.hyperplanes, indexes[0].hyperplanes) for index in indexes
+            ),
             n_maps=merged.info().n_maps,
             n_maps_dropped=0 if maps else sum(index.info().n_maps for index in indexes),
         )
@@ -279,7 +290,7 @@ def _copied(
                 items=[_prefixed(batch.items[i], prefix) for i in kept],
                 embeddings=batch.embeddings[kept],
                 thumbnails=[batch.thumbnails[i] for i in kept],
-                added_on=batch.added_on,
+                added_on=[batch.added_on[i] for i in kept],
                 maps=None if batch.maps is None else [batch.maps[i] for i in kept],
             )
 

@@ -22,9 +22,9 @@ from ildsdk.errors import ConfigError, InputError
 from ildsdk.index.exchange_columns import (
     OPTIONAL_TEXTS,
     REQUIRED_TEXTS,
-    checked_batches,
+    checked_batch,
 )
-from ildsdk.index.exchange_facts import ExchangeFacts, facts_from_json
+from ildsdk.index.exchange_facts import MAX_HYPERPLANE_VALUES, ExchangeFacts, facts_from_json
 from ildsdk.index.items import ItemRecord
 from ildsdk.index.iterating import CHUNK_ROWS, ItemBatch
 
@@ -41,6 +41,7 @@ _ONE_DIMENSIONAL = {
 _KINDS = {
     **_ONE_DIMENSIONAL,
     "facts": "U",
+    "hyperplanes": "<f4",
     "embeddings": "<f4",
     "thumbnail_bytes": "|u1",
     "thumbnail_offsets": "<i8",
@@ -57,7 +58,9 @@ def write_npz(path: Path, facts: ExchangeFacts, batches: Iterable[ItemBatch]) ->
         It would be larger than 4 GiB, or a text ends with a NUL, which npz cannot hold.
     """
     n, d = facts.n_items, facts.embedding_size
-    _check_size(4 * n * d)
+    planes = np.frombuffer(facts.hyperplane_bytes(MAX_HYPERPLANE_VALUES), "<f4")
+    n_fixed = 4 * n * d + planes.nbytes
+    _check_size(n_fixed)
     embeddings = np.empty((n, d), np.float32)
     items: list[ItemRecord] = []
     pictures: list[bytes] = []
@@ -67,16 +70,17 @@ def write_npz(path: Path, facts: ExchangeFacts, batches: Iterable[ItemBatch]) ->
         embeddings[len(items) : len(items) + len(batch.items)] = batch.embeddings
         items += batch.items
         pictures += batch.thumbnails
-        days += [batch.added_on] * len(batch.items)
+        days += batch.added_on
         n_picture_bytes += sum(map(len, batch.thumbnails))
-        _check_size(4 * n * d + n_picture_bytes)
+        _check_size(n_fixed + n_picture_bytes)
     texts = {name: [getattr(item, name) or "" for item in items] for name in _TEXTS}
     widest = {
         name: max((len(text) for text in values), default=0) for name, values in texts.items()
     }
-    _check_size(4 * n * d + n_picture_bytes + 4 * n * sum(widest.values()))
+    _check_size(n_fixed + n_picture_bytes + 4 * n * sum(widest.values()))
     arrays: _Arrays = {
         "facts": np.array(facts.to_json()),
+        "hyperplanes": planes.reshape(facts.n_tables, facts.n_bits, d),
         "embeddings": embeddings,
         "thumbnail_bytes": np.frombuffer(b"".join(pictures), np.uint8),
         "thumbnail_offsets": np.cumsum([0, *map(len, pictures)], dtype=np.int64),
@@ -118,14 +122,18 @@ def read_npz(path: Path) -> Iterator[tuple[ExchangeFacts, Iterator[ItemBatch]]]:
         raise InputError("it is damaged, unreadable, or no npz file") from error
     if arrays["facts"].shape != ():
         raise InputError(f"facts have shape {arrays['facts'].shape[:4]}, expected ()")
-    facts = facts_from_json(arrays["facts"].item())
+    planes = arrays.get("hyperplanes")
+    facts = facts_from_json(arrays["facts"].item(), None if planes is None else planes.tobytes())
     _check_shapes(arrays, facts)
     yield facts, _batches(arrays, facts)
 
 
 def _checked_arrays(archive: zipfile.ZipFile) -> _Arrays:
     entries = {entry.filename: entry for entry in archive.infolist()}
-    expected = {f"{name}.npy" for name in _KINDS}
+    kinds = dict(_KINDS)
+    if "hyperplanes.npy" not in entries:  # of version 1, or the facts will tell
+        del kinds["hyperplanes"]
+    expected = {f"{name}.npy" for name in kinds}
     if set(entries) != expected or len(archive.infolist()) != len(expected):
         odd = ", ".join(name[:40] for name in sorted(set(entries) ^ expected)[:5])
         raise InputError(f"it has missing, unknown or doubled arrays: {odd or 'doubled'}")
@@ -133,7 +141,7 @@ def _checked_arrays(archive: zipfile.ZipFile) -> _Arrays:
     if n_bytes > MAX_NPZ_BYTES:
         raise InputError(f"its arrays need {n_bytes} bytes, expected at most {MAX_NPZ_BYTES}")
     arrays: _Arrays = {}
-    for name, kind in _KINDS.items():
+    for name, kind in kinds.items():
         entry = entries[f"{name}.npy"]
         with archive.open(entry) as file:
             shape, dtype = _header(file, name)
@@ -170,6 +178,7 @@ def _check_shapes(arrays: _Arrays, facts: ExchangeFacts) -> None:
     expected = {
         **dict.fromkeys(_ONE_DIMENSIONAL, (n,)),
         "embeddings": (n, facts.embedding_size),
+        **_shape_of_hyperplanes(facts),
         "thumbnail_bytes": (pictures.size,),
         "thumbnail_offsets": (n + 1,),
     }
@@ -178,6 +187,10 @@ def _check_shapes(arrays: _Arrays, facts: ExchangeFacts) -> None:
             raise InputError(f"{name} has shape {arrays[name].shape[:4]}, expected {shape}")
     if offsets[0] != 0 or offsets[-1] != pictures.size or (np.diff(offsets) < 0).any():
         raise InputError(f"thumbnail_offsets do not rise from 0 to {pictures.size}")
+
+
+def _shape_of_hyperplanes(facts: ExchangeFacts) -> dict[str, tuple[int, ...]]:
+    return {} if facts.hyperplanes is None else {"hyperplanes": facts.hyperplanes.shape}
 
 
 def _batches(arrays: _Arrays, facts: ExchangeFacts) -> Iterator[ItemBatch]:
@@ -192,7 +205,7 @@ def _batches(arrays: _Arrays, facts: ExchangeFacts) -> Iterator[ItemBatch]:
             ]
         bounds = offsets[start : stop + 1].tolist()
         columns["thumbnail"] = [pictures[a:b].tobytes() for a, b in itertools.pairwise(bounds)]
-        yield from checked_batches(
+        yield checked_batch(
             columns,
             arrays["embeddings"][start:stop],
             first_row=start,

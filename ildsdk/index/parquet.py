@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
@@ -15,12 +17,15 @@ from ildsdk.index.exchange_columns import (
     ITEM_COLUMNS,
     OPTIONAL_TEXTS,
     REQUIRED_TEXTS,
-    checked_batches,
+    checked_batch,
 )
 from ildsdk.index.exchange_facts import ExchangeFacts, facts_from_json
 from ildsdk.index.iterating import CHUNK_ROWS, ItemBatch
 
 FACTS_KEY = b"ildsdk.index-exchange"
+HYPERPLANES_KEY = FACTS_KEY + b".hyperplanes"
+# Arrow keeps the metadata twice, once more in base64, and reads at most 100 MB of them.
+_MAX_HYPERPLANE_VALUES = 2**23
 
 
 def write_parquet(path: Path, facts: ExchangeFacts, batches: Iterable[ItemBatch]) -> None:
@@ -29,10 +34,14 @@ def write_parquet(path: Path, facts: ExchangeFacts, batches: Iterable[ItemBatch]
     Raises
     ------
     ConfigError
-        pyarrow is not installed.
+        pyarrow is not installed, or the hash tables are too large.
     """
     pa, pq = _pyarrow()
-    schema = _schema(facts.embedding_size).with_metadata({FACTS_KEY: facts.to_json().encode()})
+    metadata = {
+        FACTS_KEY: facts.to_json().encode(),
+        HYPERPLANES_KEY: base64.b64encode(facts.hyperplane_bytes(_MAX_HYPERPLANE_VALUES)),
+    }
+    schema = _schema(facts.embedding_size).with_metadata(metadata)
     # Pictures and floats hardly shrink: a light compression costs little time.
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
         for batch in batches:
@@ -41,7 +50,7 @@ def write_parquet(path: Path, facts: ExchangeFacts, batches: Iterable[ItemBatch]
                 for name in ITEM_COLUMNS
             ]
             arrays.append(pa.array(batch.thumbnails, pa.binary()))
-            arrays.append(pa.array([batch.added_on] * len(batch.items), pa.date32()))
+            arrays.append(pa.array(batch.added_on, pa.date32()))
             arrays.append(
                 pa.FixedSizeListArray.from_arrays(
                     pa.array(batch.embeddings.ravel()), facts.embedding_size
@@ -68,10 +77,16 @@ def read_parquet(path: Path) -> Iterator[tuple[ExchangeFacts, Iterator[ItemBatch
         with _translated():
             file = stack.enter_context(pq.ParquetFile(path))
             found = file.schema_arrow
-        facts_json = (found.metadata or {}).get(FACTS_KEY)
+        metadata = found.metadata or {}
+        facts_json = metadata.get(FACTS_KEY)
         if facts_json is None:
             raise InputError("it has no index facts: it was not written by `ildsdk index export`")
-        facts = facts_from_json(facts_json.decode("utf-8", errors="replace"))
+        planes = metadata.get(HYPERPLANES_KEY)
+        try:
+            planes = None if planes is None else base64.b64decode(planes, validate=True)
+        except binascii.Error as error:
+            raise InputError("its hyperplanes are not base64") from error
+        facts = facts_from_json(facts_json.decode("utf-8", errors="replace"), planes)
         _check_schema(found, _schema(facts.embedding_size))
         n_rows = file.metadata.num_rows
         if n_rows != facts.n_items:
@@ -97,7 +112,7 @@ def _batches(file: Any, facts: ExchangeFacts) -> Iterator[ItemBatch]:
             values = embeddings.flatten()
         if embeddings.null_count or values.null_count:
             raise InputError(f"from row {first_row} on, an embedding is missing or has a gap")
-        yield from checked_batches(
+        yield checked_batch(
             columns,
             np.array(values, np.float32).reshape(batch.num_rows, facts.embedding_size),
             first_row=first_row,

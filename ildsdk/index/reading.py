@@ -76,6 +76,11 @@ class IndexReader:
         return self._snapshot.manifest.embedding_size
 
     @property
+    def hyperplanes(self) -> npt.NDArray[np.float32]:
+        """Normal vectors of the hash tables, float32 ``(n_tables, n_bits, d)``, read-only."""
+        return self._snapshot.hyperplanes
+
+    @property
     def is_synthetic(self) -> bool:
         """Whether the items are phantom CT."""
         return self._snapshot.manifest.is_synthetic

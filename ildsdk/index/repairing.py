@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from ildsdk.index.diagnosis import Diagnosis, SavedMaps, diagnose
 from ildsdk.index.file_checks import file_problems
 from ildsdk.index.item_store import ItemStore
 from ildsdk.index.item_writing import learned
+from ildsdk.index.kept_aside import keeping, unused_name
 from ildsdk.index.locking import writer_lock
 from ildsdk.index.manifest import (
     COPY_NAME,
@@ -169,7 +170,7 @@ def _newer_kept_aside(folder: Path, manifest: Manifest) -> list[Loss]:
     ]
     if not newer:
         return []
-    aside = _unused_aside(folder, manifest.revision + 1)
+    aside = unused_name(folder, manifest.revision + 1)
     (folder / aside).mkdir()
     for name in newer:
         os.replace(folder / name, folder / aside / name)
@@ -178,12 +179,6 @@ def _newer_kept_aside(folder: Path, manifest: Manifest) -> list[Loss]:
         "removals after it may be undone; remove again who was removed"
     )
     return [Loss(reason=reason, n_items=0)]
-
-
-def _unused_aside(folder: Path, number: int) -> str:
-    while (folder / f"damaged-{number:06d}").exists():
-        number += 1
-    return f"damaged-{number:06d}"
 
 
 def _repaired_hyperplanes(folder: Path, manifest: Manifest) -> list[str]:
@@ -205,8 +200,8 @@ def _repaired_hyperplanes(folder: Path, manifest: Manifest) -> list[str]:
             write_bytes(folder / hashing.hyperplanes.file, content)
             return [f"{problems[0]}: drawn anew from the seed, the same as before"]
     raise IndexFileError(
-        f"{problems[0]}, and this numpy draws other hyperplanes from the seed: restore the file "
-        "from a backup"
+        f"{problems[0]}, and drawing from the seed gives others (they were handed in, or another "
+        "numpy drew them): restore the file from a backup"
     )
 
 
@@ -272,8 +267,8 @@ def _repair_segments(
                 repaired=tuple(repaired), losses=tuple(losses), n_items=manifest.n_live
             )
         state = manifest.changed(revision=revision, segments=tuple(segments))
-        kept_aside = _unused_aside(folder, revision) if aside else None
-        with _kept_aside(folder / kept_aside, aside) if kept_aside else contextlib.nullcontext():
+        kept_aside = unused_name(folder, revision) if aside else None
+        with keeping(folder / kept_aside, aside) if kept_aside else contextlib.nullcontext():
             write_manifest(folder, state)
     return RepairReport(
         repaired=tuple(repaired), losses=tuple(losses), n_items=state.n_live, kept_aside=kept_aside
@@ -322,21 +317,3 @@ def _lost_maps(folder: Path, found: Diagnosis, manifest: Manifest) -> Loss:
         n_lost, f"{n_lost} activation maps are lost"
     )
     return Loss(reason=f"{found.problems['maps']}: {told}; their items stay", n_items=0)
-
-
-@contextlib.contextmanager
-def _kept_aside(aside: Path, files: Sequence[FileEntry]) -> Iterator[None]:
-    """Keep files that are about to go in a folder of their own."""
-    try:
-        aside.mkdir()
-        for file in files:
-            source = aside.parent / file.file
-            if source.exists():
-                try:
-                    os.link(source, aside / file.file)
-                except OSError:  # a file system without links
-                    shutil.copy2(source, aside / file.file)
-        yield
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise

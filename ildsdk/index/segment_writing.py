@@ -63,12 +63,15 @@ class WritingOptions:
         The files do not depend on it.
     maps : MapsFormat or None
         Of the source's activation maps; none are written without.
+    with_codes : bool
+        Whether codes are made.
     """
 
     hyperplanes: npt.NDArray[np.float32]
     engine: Engine
     n_threads: int
     maps: MapsFormat | None = None
+    with_codes: bool = True
 
 
 def write_segment(
@@ -227,7 +230,7 @@ def write_codes(
 
     ``engine="numpy"`` makes none, for only compiled kernels make or use them.
     """
-    if options.engine == "numpy":
+    if options.engine == "numpy" or not options.with_codes:
         return None
     layout = arrays_layout(shape, len(options.hyperplanes))
     embeddings = map_arrays(folder / arrays.file, layout)["embeddings"]

@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from ildsdk.index.kept_aside import kept_aside
 from ildsdk.index.snapshot import Snapshot
+from ildsdk.index.threshold import threshold_caution
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +32,15 @@ class IndexInfo:
         Best score below which nothing in the index counts as similar.
     threshold_how : str
         How the threshold was found.
+    threshold_caution : str or None
+        Why it is not to be relied on: it was measured on too few cases (``index/threshold.py``).
     n_maps : int
         Items with an activation map.
     explain_sha256 : str or None
         SHA-256 (hex) of the ``explain.onnx`` that made the maps; None without any.
+    kept_aside : dict of str to int
+        Folders in the index with damaged files of what a repair dropped, and their bytes. They are
+        no part of the index and in no other count; delete them once nobody wants them.
     """
 
     name: str
@@ -58,8 +65,10 @@ class IndexInfo:
     hyperplane_seed: int
     no_match_threshold: float | None
     threshold_how: str
+    threshold_caution: str | None
     n_maps: int
     explain_sha256: str | None
+    kept_aside: dict[str, int]
 
 
 def summarize(snapshot: Snapshot) -> IndexInfo:
@@ -72,6 +81,7 @@ def summarize(snapshot: Snapshot) -> IndexInfo:
     cases, case_of_row = snapshot.column("case_id")
     label_of_case = np.full(len(cases), -1, np.int32)
     label_of_case[case_of_row[live]] = label_of_row[live]
+    cases_by_label = _counts(labels, label_of_case)
     is_live_patient = counted(patient_of_row[live], len(patients)) > 0
     return IndexInfo(
         name=manifest.name,
@@ -88,7 +98,7 @@ def summarize(snapshot: Snapshot) -> IndexInfo:
         n_segments=len(snapshot.segments),
         n_bytes=sum(entry.n_bytes for entry in manifest.files()),
         items_by_label=_counts(labels, label_of_row[live]),
-        cases_by_label=_counts(labels, label_of_case),
+        cases_by_label=cases_by_label,
         items_by_site=_counts(sites, site_of_row[live]),
         n_tables=manifest.hashing.n_tables,
         n_bits=manifest.hashing.n_bits,
@@ -96,12 +106,19 @@ def summarize(snapshot: Snapshot) -> IndexInfo:
         hyperplane_seed=manifest.hashing.seed,
         no_match_threshold=manifest.calibration.no_match_threshold,
         threshold_how=manifest.calibration.how,
+        threshold_caution=threshold_caution(
+            manifest.calibration.no_match_threshold,
+            manifest.calibration.how,
+            n_items=manifest.n_live,
+            cases_by_label=cases_by_label,
+        ),
         n_maps=sum(
             int((segment.maps.has_map & live[first_row : first_row + segment.n_items]).sum())
             for first_row, segment in snapshot.placed()
             if segment.maps is not None
         ),
         explain_sha256=manifest.maps.explain_sha256 if manifest.maps else None,
+        kept_aside=kept_aside(snapshot.folder),
     )
 
 

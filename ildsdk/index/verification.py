@@ -16,6 +16,7 @@ from ildsdk.errors import IndexFileError
 from ildsdk.index.coding import codes_problems
 from ildsdk.index.columns import FIELDS, column_of, item_check
 from ildsdk.index.file_checks import file_problems
+from ildsdk.index.kept_aside import kept_aside
 from ildsdk.index.manifest import (
     COPY_NAME,
     MANIFEST_NAME,
@@ -42,6 +43,8 @@ class VerifyReport:
         Empty for an intact index. Names files of the index, never paths.
     leftovers : tuple of str
         Files a killed writer left behind; harmless, the next writer deletes them.
+    kept_aside : tuple of str
+        Folders in the index with damaged files of what a repair dropped; the user's to delete.
     n_files, n_items : int
         Files the index consists of, and items in it (0 where the manifest could not be read).
     """
@@ -50,6 +53,7 @@ class VerifyReport:
     leftovers: tuple[str, ...]
     n_files: int
     n_items: int
+    kept_aside: tuple[str, ...] = ()
 
     @property
     def is_intact(self) -> bool:
@@ -78,6 +82,7 @@ def verify_index(path: str | os.PathLike[str], *, engine: Engine = "numba") -> V
         leftovers=tuple(leftovers(folder, manifest)),
         n_files=1 + has_copy + len(manifest.files()),
         n_items=manifest.n_live,
+        kept_aside=tuple(kept_aside(folder)),
     )
 
 
