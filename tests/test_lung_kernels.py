@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ildsdk.lung import kernels, morphology, reference
+from ildsdk.lung import kernels, morphology, reference, repair, thorax
+from ildsdk.lung.components import Components, fill_holes
 
 
 def _mask(rng: np.random.Generator, shape: tuple[int, int], share: float) -> np.ndarray:
@@ -22,25 +23,41 @@ def test_average_on_grid(dtype: type, shape: tuple[int, int]) -> None:
     if dtype is np.float32:
         pixels[3, 4] = np.nan
     pixels.flags.writeable = False
-    row_cell, column_cell = (np.arange(n) * 9 // n for n in shape)
-    grid = np.zeros((9, 9), dtype=np.float32)
-    kernels.average_on_grid(
-        pixels, row_cell, column_cell, -1024.0, 1500.0, grid, np.zeros((9, 9), dtype=np.int32)
+    row_start, column_start = (np.sort(rng.choice(np.arange(1, n), 8, False)) for n in shape)
+    row_start, column_start = (
+        np.r_[0, start, n] for start, n in zip((row_start, column_start), shape, strict=True)
     )
-    expected = reference.average_on_grid(pixels, row_cell, column_cell, -1024.0, 1500.0)
+    grid = np.full((9, 9), np.nan, dtype=np.float32)
+    kernels.average_on_grid(
+        pixels, row_start, column_start, -1024.0, 1500.0, np.empty(shape[1], np.float32), grid
+    )
+    expected = reference.average_on_grid(pixels, row_start, column_start, -1024.0, 1500.0)
     np.testing.assert_allclose(grid, expected, rtol=1e-4, atol=0.01)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.005, 0.1, 0.5, 0.97, 1.0])
-@pytest.mark.parametrize("half_width", [[0], [1, 0], [4, 4, 3, 1], [2, 2, 2, 1, 1, 0, 0]])
-def test_dilate_ellipse(share: float, half_width: list[int]) -> None:
-    mask = _mask(np.random.default_rng(2), (37, 53), share)
-    out = np.empty(mask.shape, dtype=np.bool_)
-    widths = np.array(half_width)
-    kernels.dilate_ellipse(
-        mask, widths, np.empty(mask.shape, np.int16), np.empty(54, np.int32), out
-    )
-    np.testing.assert_array_equal(out, reference.dilate_ellipse(mask, widths))
+def test_count_grays() -> None:
+    rng = np.random.default_rng(8)
+    hu = rng.normal(-400, 900, (40, 31)).astype(np.float32)
+    hu[:5] = np.arange(31) + 0.5  # halves go to the even side
+    hu.flags.writeable = False
+    inside = _mask(rng, hu.shape, 0.6)
+    counts = np.zeros(1501, np.int64)
+    kernels.count_grays(hu, inside, -1250.0, 250.0, counts)
+    np.testing.assert_array_equal(counts, reference.count_grays(hu, inside, -1250.0, 250.0))
+
+
+@pytest.mark.parametrize("name", ["dilate", "erode", "open_", "close"])
+@pytest.mark.parametrize("share", [0.0, 0.005, 0.1, 0.5, 0.97, 0.995, 1.0])
+def test_morphology(share: float, name: str) -> None:
+    """Widths on both sides of a machine word, radii within and beyond the image."""
+    rng = np.random.default_rng(2)
+    for shape in ((1, 1), (5, 64), (21, 65), (19, 63), (12, 130)):
+        mask = _mask(rng, shape, share)
+        for spacing_mm in ((1.0, 1.0), (2.0, 1.3), (0.7, 2.0)):
+            for radius_mm in (0.0, 1.0, 2.1, 9.0):
+                out = getattr(morphology, name)(mask, radius_mm, spacing_mm)
+                expected = getattr(reference, name)(mask, radius_mm, spacing_mm)
+                np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("spacing_mm", [(2.0, 2.0), (1.0, 3.0), (0.7, 0.7)])
@@ -54,14 +71,24 @@ def test_dilation_is_a_disc_in_millimeters(spacing_mm: tuple[float, float]) -> N
         np.testing.assert_array_equal(out, distance <= radius_mm + 1e-6)
 
 
-@pytest.mark.parametrize("by_corners", [False, True])
+@pytest.mark.parametrize("shape", [(41, 29), (1, 40), (30, 1), (12, 64)])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.45, 0.6, 0.8, 1.0])
-def test_label_components(share: float, by_corners: bool) -> None:
-    mask = _mask(np.random.default_rng(4), (41, 29), share)
-    labels, n_labels = morphology.label(mask, by_corners=by_corners)
-    expected, n_expected = reference.label_components(mask, by_corners)
-    assert n_labels == n_expected
-    np.testing.assert_array_equal(labels, expected)
+def test_components(share: float, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    mask, region = _mask(rng, shape, share), _mask(rng, shape, 0.4)
+    labels, n_labels = reference.label_components(mask)
+    pieces = Components.of(mask)
+    n_cells = np.bincount(labels[mask], minlength=n_labels + 1)
+    np.testing.assert_array_equal(pieces.n_cells, n_cells)
+    n_inside = np.bincount(labels[mask & region], minlength=n_labels + 1)
+    np.testing.assert_array_equal(pieces.count_in(region), n_inside)
+    is_wanted = rng.random(n_labels + 1) < 0.5
+    is_wanted[0] = True  # the background is not to be had
+    np.testing.assert_array_equal(pieces.cells_of(is_wanted), is_wanted[labels] & mask)
+    ring = np.ones(shape, np.bool_)
+    ring[1:-1, 1:-1] = False
+    at_border = np.isin(np.arange(n_labels + 1), labels[ring & mask])
+    np.testing.assert_array_equal(pieces.touches_border(), at_border)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int16])
@@ -73,9 +100,10 @@ def test_refine_mask(dtype: type) -> None:
     column = np.clip((np.arange(50) + 0.5) * (17 / 50) - 0.5, 0, 16)
     top, left = row.astype(np.int64), column.astype(np.int64)
     down, across = (row - top).astype(np.float32), (column - left).astype(np.float32)
-    args = (pixels, coarse, repaired, barred, top, down, left, across, -400.0)
+    column_start = np.searchsorted(left, np.arange(18))
+    args = (pixels, coarse, repaired, barred, top, down, column_start, across, -400.0)
     out = np.empty(pixels.shape, dtype=np.bool_)
-    kernels.refine_mask(*args, out)
+    kernels.refine_mask(*args, np.empty(18, np.int64), out)
     expected = reference.refine_mask(*args)
     assert np.count_nonzero(out != expected) <= 2  # a share of exactly one half may round
     assert 0 < np.count_nonzero(out) < out.size
@@ -93,12 +121,37 @@ def test_sample_rays_and_fill_polar() -> None:
     kernels.sample_rays(grid_hu, aerated, bone, start, steps, is_lung, is_bone, sample_hu)
     for got, grid in ((is_lung, aerated), (is_bone, bone), (sample_hu, grid_hu)):
         np.testing.assert_array_equal(got, reference.sample_rays(grid, start, steps, 20))
-    reach_mm = 8 + 3 * np.sin(3 * angle)
+
+
+@pytest.mark.parametrize("n_rays", [24, 240])
+def test_fill_polar(n_rays: int) -> None:
+    rng = np.random.default_rng(9)
     spacing_mm = np.array([1.0, 1.2])
-    out = np.empty((30, 40), np.bool_)
-    kernels.fill_polar(start, spacing_mm, reach_mm, out)
-    expected = reference.fill_polar(start, spacing_mm, reach_mm, (30, 40))
-    np.testing.assert_array_equal(out, expected)
+    out = np.empty((60, 80), np.bool_)
+    for roughness in (0.0, 0.3, 3.0):
+        start = rng.uniform(10, 50, 2)
+        angle = np.arange(n_rays) * (2 * np.pi / n_rays)
+        reach_mm = 18 + 7 * np.sin(3 * angle) + roughness * rng.normal(size=n_rays)
+        kernels.fill_polar(start, spacing_mm, reach_mm, np.empty((2, n_rays + 1)), out)
+        expected = reference.fill_polar(start, spacing_mm, reach_mm, (60, 80))
+        np.testing.assert_array_equal(out, expected)
+        assert 0 < np.count_nonzero(out) < out.size
+
+
+def test_quartile_is_that_of_numpy() -> None:
+    rng = np.random.default_rng(10)
+    for n in (1, 2, 3, 4, 5, 8, 113, 240):
+        values = rng.normal(size=n)
+        assert thorax._lower_quartile(values) == np.percentile(values, 25)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (7, 1), (9, 12)])
+def test_mean_of_nine(shape: tuple[int, int]) -> None:
+    hu = np.random.default_rng(11).normal(size=shape).astype(np.float32)
+    padded = np.pad(hu, 1, mode="edge")
+    nine = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
+    expected = nine.mean(axis=(2, 3))
+    np.testing.assert_allclose(repair._mean_of_nine(hu), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_closing_at_the_border_and_holes() -> None:
@@ -108,5 +161,5 @@ def test_closing_at_the_border_and_holes() -> None:
     ring = np.zeros((20, 20), dtype=np.bool_)
     ring[4:16, 4:16] = True
     ring[8:11, 8:11] = False
-    assert morphology.fill_holes(ring, 9)[9, 9]
-    assert not morphology.fill_holes(ring, 8)[9, 9]
+    assert fill_holes(ring, 9)[9, 9]
+    assert not fill_holes(ring, 8)[9, 9]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ildsdk.errors import ModelError, SliceUnusableError
-from ildsdk.model_input import _resampling_matrix, model_input
+from ildsdk.model_input import model_input, reference
+from ildsdk.model_input.resampling import Taps, resample
 from ildsdk.radiomics.scaler import FeatureScaler
 from ildsdk.settings import MethodSettings
 
@@ -67,11 +68,41 @@ def test_place_in_the_image_does_not_matter() -> None:
 @pytest.mark.parametrize("step_mm", [0.3, 1.0, 2.7])
 def test_resampling_keeps_a_constant_and_a_ramp(step_mm: float) -> None:
     n_out = 40
-    weights = _resampling_matrix(400, 0.7, 50.0, step_mm, n_out).astype(np.float64)
+    weights = reference.resampling_matrix(400, 0.7, 50.0, step_mm, n_out).astype(np.float64)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
     ramp = (np.arange(400) + 0.5) * 0.7
     expected = 50 + (np.arange(n_out) + 0.5) * step_mm
     np.testing.assert_allclose(weights @ ramp, expected, atol=0.05 * step_mm)
+
+
+@pytest.mark.parametrize("n_out", [16, 33, 300])
+@pytest.mark.parametrize("spacing_mm", [(0.7, 0.7), (0.5, 1.3)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(slice(0, 60), slice(0, 90)), (slice(17, 48), slice(30, 41))]
+)
+def test_kernel_does_what_the_reference_says(
+    n_out: int, spacing_mm: tuple[float, float], rows: slice, columns: slice
+) -> None:
+    """Enlarged and reduced, with room around the part and cut by the square."""
+    rng = np.random.default_rng(3)
+    pixels = rng.normal(-500, 700, (60, 90)).astype(np.float32)
+    pixels[20, 31:35] = np.nan, np.inf, -np.inf, 250
+    mask = rng.random(pixels.shape) < 0.7
+    for array in (pixels, mask):
+        array.flags.writeable = False
+    for corner_mm, side_mm in (((-12.0, -3.0), 70.0), ((4.0, 6.0), 12.0)):
+        step_mm = side_mm / n_out
+        found = resample(
+            pixels, mask, rows, columns, -500.0, 1500.0,
+            *(Taps.between(spacing_mm[k], corner_mm[k], step_mm, n_out) for k in (0, 1)),
+        )  # fmt: skip
+        expected = reference.resample(
+            pixels[rows, columns], mask[rows, columns], (-500.0, 1500.0), spacing_mm, corner_mm,
+            step_mm, n_out,
+        )  # fmt: skip
+        assert found.shape == (1, n_out, n_out)
+        np.testing.assert_allclose(found[0], expected, rtol=0, atol=2e-7)
+        assert found.max() > 0.1
 
 
 def test_empty_mask_is_refused() -> None:

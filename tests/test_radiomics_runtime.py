@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from ildsdk.errors import ConfigError
 from ildsdk.radiomics import RadiomicsExtractor, RadiomicsScratch, RadiomicsSettings
+from ildsdk.radiomics.beside import run_both
 from tests.radiomics_slices import blob, texture
 
 SPACING = (0.7, 0.9)
@@ -48,6 +50,30 @@ def test_many_threads_give_what_one_gives() -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda one: extractor.extract(*one, SPACING).values, slices))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("chosen", [{}, {"weighting_norm": "euclidean", "distances": (1, 2)}])
+def test_two_threads_for_one_slice_give_what_one_gives(chosen: dict) -> None:
+    extractor, scratch = RadiomicsExtractor(RadiomicsSettings(**chosen)), RadiomicsScratch()
+    for seed in range(4):
+        region = texture(seed, (96, 110)), blob((96, 110), 0.2 + 0.05 * seed)
+        alone = extractor.extract(*region, SPACING).values
+        together = extractor.extract(*region, SPACING, scratch=scratch, n_threads=2).values
+        assert np.array_equal(alone, together)
+    assert scratch.n_bytes > scratch.beside.n_bytes > 0
+
+
+def test_a_failure_beside_is_raised_after_both_have_ended() -> None:
+    ended = []
+
+    def fail() -> None:
+        raise MemoryError("beside")
+
+    with pytest.raises(MemoryError, match="beside"):
+        run_both(lambda: ended.append("work"), fail)
+    with pytest.raises(ZeroDivisionError):
+        run_both(lambda: 1 // 0, lambda: (time.sleep(0.05), ended.append("beside")))
+    assert ended == ["work", "beside"]
 
 
 def test_importing_the_package_loads_nothing_heavy(repo: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from ildsdk.lung.components import Components
 from ildsdk.lung.grid import WorkingGrid
-from ildsdk.lung.morphology import Mask, border_labels, close, dilate, erode, label
+from ildsdk.lung.morphology import Mask, close, dilate, erode
 
 TISSUE_HU = -400.0
 _DETACH_MM = 4.0
@@ -47,21 +47,18 @@ def find_body(grid: WorkingGrid) -> Mask:
     trunk = close(trunk, _SEAL_MM, grid.spacing_mm)
     # Padding around a circular field is no air: it must not join lung that the circle cuts.
     void = _touching_border(grid.hu <= _PADDING_HU)
-    labels, n_labels = label(~trunk & ~void)
-    edge = _frame(void, grid.spacing_mm)
-    contact_mm = np.bincount(labels[edge], minlength=n_labels + 1) * max(grid.spacing_mm)
+    spaces = Components.of(~(trunk | void))
+    contact_mm = spaces.count_in(_frame(void, grid.spacing_mm)) * max(grid.spacing_mm)
     is_outside = contact_mm > 0
-    for air in np.flatnonzero((contact_mm > 0) & (contact_mm < _MAX_CUT_MM)):
-        is_outside[air] = air == 0 or not _is_cut_lung(grid, labels == air, trunk)
-    is_outside[0] = False
-    return ~is_outside[labels] & ~void
+    for space in np.flatnonzero(is_outside & (contact_mm < _MAX_CUT_MM)):
+        is_this = np.arange(is_outside.size) == space
+        is_outside[space] = not _is_cut_lung(grid, spaces.cells_of(is_this), trunk)
+    return ~(spaces.cells_of(is_outside) | void)
 
 
 def _touching_border(mask: Mask) -> Mask:
-    labels, n_labels = label(mask)
-    touches = np.zeros(n_labels + 1, dtype=np.bool_)
-    touches[border_labels(labels)] = True
-    return touches[labels]
+    pieces = Components.of(mask)
+    return pieces.cells_of(pieces.touches_border())
 
 
 def _frame(void: Mask, spacing_mm: tuple[float, float]) -> Mask:
@@ -89,9 +86,5 @@ def _is_cut_lung(grid: WorkingGrid, air: Mask, trunk: Mask) -> bool:
 
 
 def _largest(mask: Mask) -> Mask:
-    labels, n_labels = label(mask)
-    if n_labels == 0:
-        return mask
-    size: npt.NDArray[np.int64] = np.bincount(labels.ravel())
-    size[0] = 0
-    return np.asarray(labels == int(np.argmax(size)))
+    pieces = Components.of(mask)
+    return pieces.cells_of(np.arange(pieces.n_cells.size) == np.argmax(pieces.n_cells))

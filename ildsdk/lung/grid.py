@@ -59,12 +59,14 @@ class WorkingGrid:
 def _axis(
     n_pixels: int, spacing_mm: float
 ) -> tuple[float, npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Cell size, cell of each pixel, and coordinate of each pixel on the grid."""
+    """Cell size, first pixel of each cell and end, and coordinate of each pixel on the grid.
+
+    A pixel belongs to the cell its center lies in, or begins.
+    """
     n_cells = min(n_pixels, max(1, round(n_pixels * spacing_mm / CELL_MM)))
-    pixel = np.arange(n_pixels, dtype=np.int64)
-    cell = ((2 * pixel + 1) * n_cells) // (2 * n_pixels)
-    position = ((pixel + 0.5) * (n_cells / n_pixels) - 0.5).astype(np.float64)
-    return n_pixels * spacing_mm / n_cells, cell, position
+    start = -((n_cells - 2 * n_pixels * np.arange(n_cells + 1, dtype=np.int64)) // (2 * n_cells))
+    position = (np.arange(n_pixels) + 0.5) * (n_cells / n_pixels) - 0.5
+    return n_pixels * spacing_mm / n_cells, start, position
 
 
 def to_working_grid(
@@ -84,16 +86,16 @@ def to_working_grid(
     WorkingGrid
         Cells of about 2 mm, never smaller than the pixels.
     """
-    row_mm, row_cell, row_position = _axis(pixels_hu.shape[0], pixel_spacing_mm[0])
-    column_mm, column_cell, column_position = _axis(pixels_hu.shape[1], pixel_spacing_mm[1])
-    grid_hu = np.zeros((int(row_cell[-1]) + 1, int(column_cell[-1]) + 1), dtype=np.float32)
+    row_mm, row_start, row_position = _axis(pixels_hu.shape[0], pixel_spacing_mm[0])
+    column_mm, column_start, column_position = _axis(pixels_hu.shape[1], pixel_spacing_mm[1])
+    grid_hu = np.empty((row_start.size - 1, column_start.size - 1), dtype=np.float32)
     kernels.average_on_grid(
         pixels_hu,
-        row_cell,
-        column_cell,
+        row_start,
+        column_start,
         LOW_HU,
         HIGH_HU,
+        np.empty(pixels_hu.shape[1], dtype=np.float32),
         grid_hu,
-        np.zeros(grid_hu.shape, dtype=np.int32),
     )
     return WorkingGrid(grid_hu, (row_mm, column_mm), row_position, column_position)

@@ -11,199 +11,83 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from native_hash.jit import SCAN_FASTMATH, kernel
+from native_hash.jit import ORDERED, SCAN_FASTMATH, kernel
 
 
-@kernel(SCAN_FASTMATH)
+@kernel(ORDERED)
 def average_on_grid(
     pixels_hu: npt.NDArray[Any],
-    row_cell: npt.NDArray[np.int64],
-    column_cell: npt.NDArray[np.int64],
+    row_start: npt.NDArray[np.int64],
+    column_start: npt.NDArray[np.int64],
     low_hu: float,
     high_hu: float,
+    clipped: npt.NDArray[np.float32],
     grid_hu: npt.NDArray[np.float32],
-    n_samples: npt.NDArray[np.int32],
 ) -> None:
     """Mean of the clipped pixels that fall in each cell of a coarser grid.
+
+    Sums run in reading order, in float32.
 
     Parameters
     ----------
     pixels_hu : ndarray
         ``(n_rows, n_columns)``; NaN counts as ``low_hu``.
-    row_cell, column_cell : ndarray
-        int64 ``(n_rows,)`` and ``(n_columns,)``: grid row and column of each pixel.
+    row_start, column_start : ndarray
+        int64 ``(g_rows + 1,)`` and ``(g_columns + 1,)``, rising: cell ``k`` has the pixels
+        from entry ``k`` to before entry ``k + 1``.
+    clipped : ndarray
+        float32 ``(n_columns,)`` scratch.
     grid_hu : ndarray
-        float32 ``(g_rows, g_columns)``, zeros on entry, means on exit.
-    n_samples : ndarray
-        int32 ``(g_rows, g_columns)``, zeros on entry; every cell receives a pixel.
+        float32 ``(g_rows, g_columns)``, overwritten.
     """
-    n_rows, n_columns = pixels_hu.shape
+    n_columns = pixels_hu.shape[1]
+    g_rows, g_columns = grid_hu.shape
     low = np.float32(low_hu)
     high = np.float32(high_hu)
-    for i in range(n_rows):
-        cell_i = row_cell[i]
-        for j in range(n_columns):
-            value = np.float32(pixels_hu[i, j])
-            if not value >= low:
-                value = low
-            elif value > high:
-                value = high
-            cell_j = column_cell[j]
-            grid_hu[cell_i, cell_j] += value
-            n_samples[cell_i, cell_j] += np.int32(1)
-    g_rows, g_columns = grid_hu.shape
-    for i in range(g_rows):
-        for j in range(g_columns):
-            grid_hu[i, j] /= np.float32(n_samples[i, j])
+    for g in range(g_rows):
+        totals = grid_hu[g]
+        totals[:] = np.float32(0)
+        for i in range(row_start[g], row_start[g + 1]):
+            pixels = pixels_hu[i]
+            for j in range(n_columns):
+                value = np.float32(pixels[j])
+                value = value if value >= low else low
+                clipped[j] = high if value > high else value
+            for h in range(g_columns):
+                total = totals[h]
+                for j in range(column_start[h], column_start[h + 1]):
+                    total += clipped[j]
+                totals[h] = total
+        n_here = row_start[g + 1] - row_start[g]
+        for h in range(g_columns):
+            totals[h] /= np.float32(n_here * (column_start[h + 1] - column_start[h]))
 
 
-@kernel(SCAN_FASTMATH)
-def dilate_ellipse(
-    mask: npt.NDArray[np.bool_],
-    half_width: npt.NDArray[np.int64],
-    column_gap: npt.NDArray[np.int16],
-    opened: npt.NDArray[np.int32],
-    out: npt.NDArray[np.bool_],
+@kernel(ORDERED)
+def count_grays(
+    hu: npt.NDArray[np.float32],
+    inside: npt.NDArray[np.bool_],
+    low_hu: float,
+    high_hu: float,
+    counts: npt.NDArray[np.int64],
 ) -> None:
-    """Dilate by an upright ellipse given by its half widths, in time linear in the pixels.
+    """Histogram of the cells inside a mask, in whole HU from ``low_hu`` to ``high_hu``.
 
     Parameters
     ----------
-    mask : ndarray
-        bool ``(n_rows, n_columns)``.
-    half_width : ndarray
-        int64 ``(n,)``: half width in columns of the ellipse ``g`` rows from its center,
-        for ``g`` from 0 to n - 1; not rising.
-    column_gap : ndarray
-        int16 ``(n_rows, n_columns)`` scratch: rows to the nearest True pixel of the column.
-    opened : ndarray
-        int32 ``(n_columns + 1,)`` scratch: intervals opened minus closed at a column.
-    out : ndarray
-        bool ``(n_rows, n_columns)``, overwritten.
+    hu : ndarray
+        float32 ``(g_rows, g_columns)``, finite; clipped to the range.
+    inside : ndarray
+        bool, same shape.
+    counts : ndarray
+        int64 ``(high_hu - low_hu + 1,)``, zeros on entry.
     """
-    n_rows, n_columns = mask.shape
-    reach = half_width.shape[0]
-    # Two passes over the columns in 16 bits, which the compiler turns into vector code.
-    far = np.int16(reach)
-    one = np.int16(1)
-    none = np.int16(0)
-    for j in range(n_columns):
-        column_gap[0, j] = none if mask[0, j] else far
-    for i in range(1, n_rows):
-        for j in range(n_columns):
-            gap = min(np.int16(column_gap[i - 1, j] + one), far)
-            column_gap[i, j] = none if mask[i, j] else gap
-    for i in range(n_rows - 2, -1, -1):
-        for j in range(n_columns):
-            gap = np.int16(column_gap[i + 1, j] + one)
-            column_gap[i, j] = min(column_gap[i, j], gap)
-    for i in range(n_rows):
-        run = column_gap[i, 0]
-        first = 0
-        j = 1
-        while j < n_columns and column_gap[i, j] == run:
-            j += 1
-        if j == n_columns:  # most rows outside a mask, or deep inside
-            for k in range(n_columns):
-                out[i, k] = run < far
-            continue
-        for k in range(n_columns + 1):
-            opened[k] = 0
-        # A run of equal gaps makes one interval.
-        while True:
-            if run < far:
-                width = half_width[run]
-                opened[max(first - width, 0)] += 1
-                opened[min(j + width, n_columns)] -= 1
-            if j == n_columns:
-                break
-            run = column_gap[i, j]
-            first = j
-            j += 1
-            while j < n_columns and column_gap[i, j] == run:
-                j += 1
-        depth = 0
-        for k in range(n_columns):
-            depth += opened[k]
-            out[i, k] = depth > 0
-
-
-@kernel(SCAN_FASTMATH)
-def label_components(
-    mask: npt.NDArray[np.bool_],
-    by_corners: bool,
-    labels: npt.NDArray[np.int32],
-    parent: npt.NDArray[np.int32],
-) -> int:
-    """Number the connected components of a mask from 1 in reading order (union-find).
-
-    Parameters
-    ----------
-    mask : ndarray
-        bool ``(n_rows, n_columns)``.
-    by_corners : bool
-        True joins the 8 neighbors, False the 4.
-    labels : ndarray
-        int32 ``(n_rows, n_columns)``, overwritten; 0 is background.
-    parent : ndarray
-        int32 ``(n_rows * n_columns // 2 + 2,)`` scratch.
-
-    Returns
-    -------
-    int
-        How many components.
-    """
-    n_rows, n_columns = mask.shape
-    n_provisional = 0
-    for i in range(n_rows):
-        for j in range(n_columns):
-            if not mask[i, j]:
-                labels[i, j] = 0
-                continue
-            root = 0
-            for which in range(4):
-                if which == 0:
-                    ni, nj = i, j - 1
-                elif which == 1:
-                    ni, nj = i - 1, j
-                elif not by_corners:
-                    break
-                elif which == 2:
-                    ni, nj = i - 1, j - 1
-                else:
-                    ni, nj = i - 1, j + 1
-                if ni < 0 or nj < 0 or nj >= n_columns or labels[ni, nj] == 0:
-                    continue
-                other = labels[ni, nj]
-                while parent[other] != other:
-                    parent[other] = parent[parent[other]]
-                    other = parent[other]
-                if root == 0 or other == root:
-                    root = other
-                elif other < root:
-                    parent[root] = other
-                    root = other
-                else:
-                    parent[other] = root
-            if root == 0:
-                n_provisional += 1
-                root = n_provisional
-                parent[root] = root
-            labels[i, j] = root
-    # A root is always the smallest of its set, so numbers rise in reading order.
-    n_components = 0
-    for k in range(1, n_provisional + 1):
-        if parent[k] == k:
-            n_components += 1
-            parent[k] = -n_components
-        else:
-            root = parent[k]
-            parent[k] = parent[root]
-    for i in range(n_rows):
-        for j in range(n_columns):
-            if labels[i, j] != 0:
-                labels[i, j] = -parent[labels[i, j]]
-    return n_components
+    low = np.float32(low_hu)
+    high = np.float32(high_hu)
+    for i in range(hu.shape[0]):
+        for j in range(hu.shape[1]):
+            value = min(max(hu[i, j], low), high)
+            counts[np.int64(np.rint(value - low))] += 1 if inside[i, j] else 0
 
 
 @kernel(SCAN_FASTMATH)
@@ -214,9 +98,10 @@ def refine_mask(
     barred: npt.NDArray[np.bool_],
     top: npt.NDArray[np.int64],
     down: npt.NDArray[np.float32],
-    left: npt.NDArray[np.int64],
+    column_start: npt.NDArray[np.int64],
     across: npt.NDArray[np.float32],
     cut_hu: float,
+    mixed: npt.NDArray[np.int64],
     out: npt.NDArray[np.bool_],
 ) -> None:
     """Bring a coarse mask to the pixels; on its border the pixels themselves decide.
@@ -232,13 +117,18 @@ def refine_mask(
         ``(n_rows, n_columns)``, HU.
     coarse, repaired, barred : ndarray
         bool ``(g_rows, g_columns)``: the mask; its cells that are not air; cells never inside.
-    top, left : ndarray
-        int64 ``(n_rows,)`` and ``(n_columns,)``: the cell above, or left of, each pixel center,
-        from 0 to the last cell.
+    top : ndarray
+        int64 ``(n_rows,)``, not falling: the cell above each pixel center, from 0 to the last
+        cell.
+    column_start : ndarray
+        int64 ``(g_columns + 1,)``, not falling: the pixels that have cell ``k`` to their left
+        are those from entry ``k`` to before entry ``k + 1``; from 0 to ``n_columns``.
     down, across : ndarray
         float32 ``(n_rows,)`` and ``(n_columns,)``: way from that cell to the next, 0 to 1.
     cut_hu : float
         Boundary between air and tissue.
+    mixed : ndarray
+        int64 ``(g_columns + 1,)`` scratch.
     out : ndarray
         bool ``(n_rows, n_columns)``, overwritten.
     """
@@ -247,29 +137,42 @@ def refine_mask(
     cut = np.float32(cut_hu)
     half = np.float32(0.5)
     one = np.float32(1)
+    n_mixed = 0
+    filled = 0
     for i in range(n_rows):
         above = top[i]
         below = min(above + 1, g_rows - 1)
+        if i == 0 or above != top[i - 1]:
+            # The rows between the same two rows of cells differ only where corners differ.
+            n_mixed = 0
+            for before in range(g_columns):
+                after = min(before + 1, g_columns - 1)
+                first = coarse[above, before]
+                is_even = (
+                    first == coarse[above, after]
+                    and first == coarse[below, before]
+                    and first == coarse[below, after]
+                )
+                for j in range(column_start[before], column_start[before + 1]):
+                    out[i, j] = first
+                mixed[n_mixed] = before
+                n_mixed += 0 if is_even else 1
+            filled = i
+        else:
+            out[i] = out[filled]
         near_i = above if down[i] < half else below
-        for j in range(n_columns):
-            before = left[j]
+        for k in range(n_mixed):
+            before = mixed[k]
             after = min(before + 1, g_columns - 1)
-            first = coarse[above, before]
-            if (
-                first == coarse[above, after]
-                and first == coarse[below, before]
-                and first == coarse[below, after]
-            ):
-                out[i, j] = first
-                continue
-            near_j = before if across[j] < half else after
-            if np.float32(pixels_hu[i, j]) < cut:
-                out[i, j] = not barred[near_i, near_j]
-                continue
-            upper = coarse[above, before] * (one - across[j]) + coarse[above, after] * across[j]
-            lower = coarse[below, before] * (one - across[j]) + coarse[below, after] * across[j]
-            share = upper * (one - down[i]) + lower * down[i]
-            out[i, j] = share >= half and repaired[near_i, near_j]
+            for j in range(column_start[before], column_start[before + 1]):
+                near_j = before if across[j] < half else after
+                if np.float32(pixels_hu[i, j]) < cut:
+                    out[i, j] = not barred[near_i, near_j]
+                    continue
+                upper = coarse[above, before] * (one - across[j]) + coarse[above, after] * across[j]
+                lower = coarse[below, before] * (one - across[j]) + coarse[below, after] * across[j]
+                share = upper * (one - down[i]) + lower * down[i]
+                out[i, j] = share >= half and repaired[near_i, near_j]
 
 
 @kernel(SCAN_FASTMATH)
@@ -314,6 +217,7 @@ def fill_polar(
     start: npt.NDArray[np.float64],
     spacing_mm: npt.NDArray[np.float64],
     reach_mm: npt.NDArray[np.float64],
+    bounds: npt.NDArray[np.float64],
     out: npt.NDArray[np.bool_],
 ) -> None:
     """Mark the cells inside a star-shaped outline.
@@ -326,22 +230,45 @@ def fill_polar(
         float64 ``(2,)``: row and column spacing.
     reach_mm : ndarray
         float64 ``(n_rays,)``: radius of the outline; ray ``k`` points ``k / n_rays`` of a turn
-        from the columns' direction to the rows'.
+        from the columns' direction to the rows'. Precondition: 8 rays or more.
+    bounds : ndarray
+        float64 ``(2, n_rays + 1)`` scratch.
     out : ndarray
         bool ``(g_rows, g_columns)``, overwritten.
     """
     g_rows, g_columns = out.shape
     n_rays = reach_mm.shape[0]
     per_radian = n_rays / (2 * np.pi)
-    least = reach_mm.min() ** 2
-    greatest = reach_mm.max() ** 2
+    least_of_all = reach_mm.min() ** 2
+    greatest_of_all = reach_mm.max() ** 2
+    # Squared radii that no outline between the rays around undercuts, or exceeds.
+    for k in range(n_rays + 1):
+        least = reach_mm[k % n_rays]
+        greatest = least
+        for step in range(-1, 3):
+            reach = reach_mm[(k + step) % n_rays]
+            least = min(least, reach)
+            greatest = max(greatest, reach)
+        bounds[0, k] = least * least * (1 - 1e-9)
+        bounds[1, k] = greatest * greatest * (1 + 1e-9)
     for i in range(g_rows):
         down = (i - start[0]) * spacing_mm[0]
         for j in range(g_columns):
             right = (j - start[1]) * spacing_mm[1]
             square = down * down + right * right
-            if square <= least or square > greatest:
-                out[i, j] = square <= least
+            if square <= least_of_all or square > greatest_of_all:
+                out[i, j] = square <= least_of_all
+                continue
+            # The angle to 0.005 radians is enough for most cells.
+            longer = max(abs(down), abs(right))
+            ratio = min(abs(down), abs(right)) / longer if longer > 0.0 else 0.0
+            rough = ratio * (0.9724 - 0.1919 * ratio * ratio)
+            rough = 0.5 * np.pi - rough if abs(down) > abs(right) else rough
+            rough = np.pi - rough if right < 0.0 else rough
+            rough = 2 * np.pi - rough if down < 0.0 else rough
+            near = min(max(int(rough * per_radian), 0), n_rays)
+            if square <= bounds[0, near] or square > bounds[1, near]:
+                out[i, j] = square <= bounds[0, near]
                 continue
             turn = np.arctan2(down, right) * per_radian
             # Between two rays the outline is interpolated: no saw teeth.

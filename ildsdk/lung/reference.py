@@ -1,7 +1,8 @@
-"""What the kernels of ``kernels.py`` mean, in plain numpy: slow, obvious, the definition."""
+"""What the lung kernels mean, in plain numpy: slow, obvious, the definition."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any
 
@@ -11,42 +12,74 @@ import numpy.typing as npt
 
 def average_on_grid(
     pixels_hu: npt.NDArray[Any],
-    row_cell: npt.NDArray[np.int64],
-    column_cell: npt.NDArray[np.int64],
+    row_start: npt.NDArray[np.int64],
+    column_start: npt.NDArray[np.int64],
     low_hu: float,
     high_hu: float,
 ) -> npt.NDArray[np.float32]:
     """Mean of the clipped pixels in each cell; see :func:`kernels.average_on_grid`."""
     clipped = np.clip(np.nan_to_num(pixels_hu.astype(np.float64), nan=low_hu), low_hu, high_hu)
-    total = np.zeros((int(row_cell.max()) + 1, int(column_cell.max()) + 1))
-    n_samples = np.zeros(total.shape)
-    cells = np.ix_(row_cell, column_cell)
-    np.add.at(total, cells, clipped)
-    np.add.at(n_samples, cells, 1.0)
-    return (total / n_samples).astype(np.float32)
+    return np.array(
+        [
+            [
+                clipped[row : row_start[i + 1], column : column_start[j + 1]].mean()
+                for j, column in enumerate(column_start[:-1])
+            ]
+            for i, row in enumerate(row_start[:-1])
+        ],
+        dtype=np.float32,
+    )
 
 
-def dilate_ellipse(
-    mask: npt.NDArray[np.bool_], half_width: npt.NDArray[np.int64]
+def count_grays(
+    hu: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], low_hu: float, high_hu: float
+) -> npt.NDArray[np.int64]:
+    """Histogram in whole HU; see :func:`kernels.count_grays`."""
+    gray = np.rint(np.clip(hu[inside], low_hu, high_hu) - low_hu).astype(np.int64)
+    return np.bincount(gray, minlength=int(high_hu - low_hu) + 1)
+
+
+def dilate(
+    mask: npt.NDArray[np.bool_], radius_mm: float, spacing_mm: tuple[float, float]
 ) -> npt.NDArray[np.bool_]:
-    """Union of the ellipse laid on every True pixel; see :func:`kernels.dilate_ellipse`."""
+    """Lay the circle on every True pixel; see :func:`morphology_kernels.transform`."""
     n_rows, n_columns = mask.shape
     out = np.zeros(mask.shape, dtype=np.bool_)
     for i, j in np.argwhere(mask):
-        for gap, width in enumerate(half_width):
+        for gap in range(int(radius_mm / spacing_mm[0] + 1e-6) + 1):
+            square = radius_mm**2 - (gap * spacing_mm[0]) ** 2
+            width = int(np.sqrt(max(square, 0.0)) / spacing_mm[1] + 1e-6)
             for row in {i - gap, i + gap}:
                 if 0 <= row < n_rows:
                     out[row, max(j - width, 0) : min(j + width + 1, n_columns)] = True
     return out
 
 
-def label_components(
-    mask: npt.NDArray[np.bool_], by_corners: bool
-) -> tuple[npt.NDArray[np.int32], int]:
-    """Flood fill from each unlabelled pixel in reading order; see the kernel."""
-    steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
-    if by_corners:
-        steps += [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+def erode(
+    mask: npt.NDArray[np.bool_], radius_mm: float, spacing_mm: tuple[float, float]
+) -> npt.NDArray[np.bool_]:
+    """Dilate the background."""
+    return ~dilate(~mask, radius_mm, spacing_mm)
+
+
+def open_(
+    mask: npt.NDArray[np.bool_], radius_mm: float, spacing_mm: tuple[float, float]
+) -> npt.NDArray[np.bool_]:
+    """Erode, then dilate; never beyond the mask."""
+    return dilate(erode(mask, radius_mm, spacing_mm), radius_mm, spacing_mm) & mask
+
+
+def close(
+    mask: npt.NDArray[np.bool_], radius_mm: float, spacing_mm: tuple[float, float]
+) -> npt.NDArray[np.bool_]:
+    """Dilate beyond the image, then erode."""
+    rows, columns = (math.ceil(radius_mm / step_mm) + 1 for step_mm in spacing_mm)
+    wide = dilate(np.pad(mask, ((rows,), (columns,))), radius_mm, spacing_mm)
+    return erode(wide, radius_mm, spacing_mm)[rows:-rows, columns:-columns]
+
+
+def label_components(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
+    """Flood fill from each unlabelled pixel in reading order; see ``component_kernels.py``."""
     labels = np.zeros(mask.shape, dtype=np.int32)
     n_components = 0
     for start_i, start_j in np.argwhere(mask):
@@ -57,7 +90,7 @@ def label_components(
         queue = deque([(int(start_i), int(start_j))])
         while queue:
             i, j = queue.popleft()
-            for down, right in steps:
+            for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
                 row, column = i + down, j + right
                 if not (0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]):
                     continue
@@ -74,11 +107,12 @@ def refine_mask(
     barred: npt.NDArray[np.bool_],
     top: npt.NDArray[np.int64],
     down: npt.NDArray[np.float32],
-    left: npt.NDArray[np.int64],
+    column_start: npt.NDArray[np.int64],
     across: npt.NDArray[np.float32],
     cut_hu: float,
 ) -> npt.NDArray[np.bool_]:
     """Interpolate the coarse mask, let the pixels decide between; see the kernel."""
+    left = np.repeat(np.arange(coarse.shape[1]), np.diff(column_start))
     bottom = np.minimum(top + 1, coarse.shape[0] - 1)
     right = np.minimum(left + 1, coarse.shape[1] - 1)
     down = down[:, None]

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.lung.air import InnerAir
+from ildsdk.lung.components import Components, fill_holes
 from ildsdk.lung.grid import WorkingGrid
-from ildsdk.lung.morphology import Mask, close, dilate, fill_holes, label, open_
+from ildsdk.lung.morphology import Mask, close, dilate, open_
 from ildsdk.lung.thorax import Cage
 
 _GROUND_GLASS_HU = (-200.0, -180.0)
@@ -101,17 +102,23 @@ def _window(mask: Mask, margin_mm: float, spacing_mm: tuple[float, float]) -> tu
 
 
 def _mean_of_nine(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    padded = np.pad(hu, 1, mode="edge")
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    mean: npt.NDArray[np.float32] = total * np.float32(1 / 9)
-    return mean
+    """Mean over 3 x 3 cells; beyond the border its cells go on."""
+    n_rows, n_columns = hu.shape
+    wide = np.empty((n_rows, n_columns + 2), dtype=np.float32)
+    wide[:, 1:-1] = hu
+    wide[:, 0], wide[:, -1] = hu[:, 0], hu[:, -1]
+    rows = np.empty_like(wide)
+    np.add(wide[:-1], wide[1:], out=rows[1:])
+    rows[0] = wide[0] + wide[0]
+    rows[:-1] += wide[1:]
+    rows[-1] += wide[-1]
+    total = rows[:, :-2] + rows[:, 1:-1]
+    total += rows[:, 2:]
+    total *= np.float32(1 / 9)
+    return total
 
 
 def _pieces_with(mask: Mask, seed: Mask, min_cells: float = 1.0) -> Mask:
     """Components of ``mask`` that hold a seed cell and enough cells."""
-    labels, n_labels = label(mask)
-    is_kept = np.bincount(labels[seed], minlength=n_labels + 1) > 0
-    is_kept &= np.bincount(labels.ravel(), minlength=n_labels + 1) >= min_cells
-    is_kept[0] = False
-    return is_kept[labels]
+    pieces = Components.of(mask)
+    return pieces.cells_of((pieces.count_in(seed) > 0) & (pieces.n_cells >= min_cells))

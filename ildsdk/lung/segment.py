@@ -127,8 +127,19 @@ def _to_pixels(
     lung_mask = np.empty(pixels.shape, dtype=np.bool_)
     top, down = _cell_before(grid.row_position, lung.shape[0])
     left, across = _cell_before(grid.column_position, lung.shape[1])
-    repaired = lung & (grid.hu >= cut_hu)
-    kernels.refine_mask(pixels, lung, repaired, airway, top, down, left, across, cut_hu, lung_mask)
+    kernels.refine_mask(
+        pixels,
+        lung,
+        lung & (grid.hu >= cut_hu),
+        airway,
+        top,
+        down,
+        np.searchsorted(left, np.arange(lung.shape[1] + 1)),
+        across,
+        cut_hu,
+        np.empty(lung.shape[1] + 1, dtype=np.int64),
+        lung_mask,
+    )
     return lung_mask
 
 

@@ -8,6 +8,8 @@ those hits and of the aerated lung is the cage.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -85,78 +87,127 @@ def find_cage(grid: WorkingGrid, body: Mask, aerated: Mask) -> Cage:
     bone = (grid.hu > BONE_HU) & body
     # Leads and clips on the skin are bright, too: a rib lies at least 5 mm deep.
     deep_bone = bone & erode(body, _RIB_DEPTH_MM, grid.spacing_mm)
-    center = _middle(grid, aerated)
-    start = center / np.array(grid.spacing_mm)
-    directions = _unit_vectors(_N_RAYS)
-    radius_mm = np.arange(0.0, _RAY_LENGTH_MM, _RAY_STEP_MM)
-    is_lung = np.zeros((_N_RAYS, radius_mm.size), dtype=np.bool_)
+    rays = _rays()
+    spacing_mm = np.array(grid.spacing_mm)
+    center, axis = _long_axis(grid, aerated)
+    start = _middle(grid, aerated, center, axis) / spacing_mm
+    is_lung = np.zeros((_N_RAYS, rays.radius_mm.size), dtype=np.bool_)
     is_bone = np.zeros(is_lung.shape, dtype=np.bool_)
     sample_hu = np.zeros(is_lung.shape, dtype=np.float32)
-    steps = directions * (_RAY_STEP_MM / np.array(grid.spacing_mm))
+    steps = rays.directions * (_RAY_STEP_MM / spacing_mm)
     kernels.sample_rays(grid.hu, aerated, deep_bone, start, steps, is_lung, is_bone, sample_hu)
     last = is_lung.shape[1] - 1 - np.argmax(is_lung[:, ::-1], axis=1)
-    lung_mm = np.where(is_lung.any(axis=1), radius_mm[last], 0.0)
-    hull_mm = _hull_radius(lung_mm, directions)
-    rib_mm, has_rib = _rib_curve(radius_mm, is_bone, hull_mm)
-    near = has_rib & (lung_mm > 0)
-    gap_mm = (rib_mm - lung_mm)[near]
-    wall_mm = float(np.clip(np.percentile(gap_mm, 25), *_WALL_MM)) if gap_mm.size else _WALL_MM[1]
+    lung_mm = np.where(is_lung.any(axis=1), rays.radius_mm[last], 0.0)
+    hull_mm = _hull_radius(lung_mm, rays)
+    rib_mm, has_rib = _rib_curve(rays.radius_mm, is_bone, hull_mm)
+    gap_mm = (rib_mm - lung_mm)[has_rib & (lung_mm > 0)]
+    wall_mm = _WALL_MM[1]
+    if gap_mm.size:
+        wall_mm = min(max(_lower_quartile(gap_mm), _WALL_MM[0]), _WALL_MM[1])
     # A sharp edge of well aerated lung is the pleura: only dense or retracted lung may hide
     # consolidation between itself and the ribs.
     back = np.maximum(last[:, None] - np.arange(int(_EDGE_MM / _RAY_STEP_MM)), 0)
-    is_edge = np.take_along_axis(is_lung, back, axis=1)
-    edge_hu = np.take_along_axis(sample_hu, back, axis=1).sum(axis=1, where=is_edge)
+    ray = np.arange(_N_RAYS)[:, None]
+    is_edge = is_lung[ray, back]
+    edge_hu = sample_hu[ray, back].sum(axis=1, where=is_edge)
     edge_hu /= np.maximum(is_edge.sum(axis=1), 1)
     hides = (edge_hu > _DENSE_EDGE_HU) | (hull_mm - lung_mm > _RETRACTED_MM)
     # One ray proves little: the majority of 13 rays.
-    votes = np.cumsum(np.pad(hides.astype(np.int64), (_VOTERS + 1, _VOTERS), mode="wrap"))
+    around = np.concatenate([hides[-_VOTERS - 1 :], hides, hides[:_VOTERS]])
+    votes = np.cumsum(around, dtype=np.int64)
     hides = votes[2 * _VOTERS + 1 :] - votes[: -2 * _VOTERS - 1] > _VOTERS
     reach_mm = np.where(hides, rib_mm - wall_mm, np.minimum(rib_mm - wall_mm, hull_mm + 1.5))
     cavity = np.empty(body.shape, dtype=np.bool_)
-    kernels.fill_polar(start, np.array(grid.spacing_mm), np.maximum(reach_mm, lung_mm), cavity)
+    bounds = np.empty((2, _N_RAYS + 1))
+    kernels.fill_polar(start, spacing_mm, np.maximum(reach_mm, lung_mm), bounds, cavity)
     cavity &= body
-    side_mm = _side(grid, aerated, cavity)
+    side_mm = _side(grid, axis, cavity)
     rim = ~erode(cavity, _RIM_MM, grid.spacing_mm)
     core = erode(cavity, _CORE_MM, grid.spacing_mm)
     return Cage(cavity, bone, wall_mm, side_mm, rim, core)
+
+
+class _Rays(NamedTuple):
+    """What is the same for every slice; arrays are read-only.
+
+    ``directions`` ``(n_rays, 2)`` unit vectors; ``radius_mm`` of the samples along each;
+    ``cosine`` ``(n_rays, n_normals)`` of ray and normal; ``is_ahead``, same shape: they point
+    the same way.
+    """
+
+    directions: Points
+    radius_mm: Points
+    cosine: Points
+    is_ahead: Mask
+
+
+@functools.cache
+def _rays() -> _Rays:
+    directions = _unit_vectors(_N_RAYS)
+    cosine = directions @ _unit_vectors(_N_NORMALS).T
+    rays = _Rays(directions, np.arange(0.0, _RAY_LENGTH_MM, _RAY_STEP_MM), cosine, cosine > 1e-9)
+    for array in rays:
+        array.flags.writeable = False
+    return rays
 
 
 def _long_axis(grid: WorkingGrid, mask: Mask) -> tuple[Points, Points]:
     """Centroid (row, column) in mm and unit vector of the longest spread of a mask."""
     rows_mm = np.arange(mask.shape[0]) * grid.spacing_mm[0]
     columns_mm = np.arange(mask.shape[1]) * grid.spacing_mm[1]
-    down = mask.sum(axis=1)
-    right = mask.sum(axis=0)
+    down = np.count_nonzero(mask, axis=1)
+    right = np.count_nonzero(mask, axis=0)
     total = float(down.sum())
     center = np.array([float(down @ rows_mm), float(right @ columns_mm)]) / total
     rows_mm = rows_mm - center[0]
     columns_mm = columns_mm - center[1]
-    cross = float(rows_mm @ (mask.astype(np.float32) @ columns_mm))
+    cross = float(rows_mm @ (mask.astype(np.float64) @ columns_mm))
     angle = 0.5 * np.arctan2(2 * cross, float(right @ columns_mm**2) - float(down @ rows_mm**2))
     return center, np.array([np.sin(angle), np.cos(angle)])
 
 
-def _middle(grid: WorkingGrid, aerated: Mask) -> Points:
+def _row_ends(mask: Mask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row and column of the first and the last True pixel of each row that has one.
+
+    What rises or falls steadily along rows has its extremes over the mask there.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    used = mask[rows]
+    first = used.argmax(axis=1)
+    last = mask.shape[1] - 1 - used[:, ::-1].argmax(axis=1)
+    return np.concatenate([rows, rows]), np.concatenate([first, last])
+
+
+def _middle(grid: WorkingGrid, aerated: Mask, center: Points, axis: Points) -> Points:
     """Point between the lungs, also where one of them holds little air."""
-    center, axis = _long_axis(grid, aerated)
-    i, j = np.nonzero(aerated)
+    i, j = _row_ends(aerated)
     along = (i * grid.spacing_mm[0] - center[0]) * axis[0]
     along += (j * grid.spacing_mm[1] - center[1]) * axis[1]
     return center + axis * (float(along.min()) + float(along.max())) / 2
 
 
-def _side(grid: WorkingGrid, aerated: Mask, cavity: Mask) -> npt.NDArray[np.float32]:
+def _side(grid: WorkingGrid, axis: Points, cavity: Mask) -> npt.NDArray[np.float32]:
     """Signed distance in mm from the mid-sagittal line.
 
     The two lungs lie side by side: the long axis of the aerated cells runs from one to the
     other in any pose; the line stands on it in the middle of the cavity.
     """
-    _, axis = _long_axis(grid, aerated)
-    rows_mm = np.arange(cavity.shape[0], dtype=np.float32) * grid.spacing_mm[0]
-    columns_mm = np.arange(cavity.shape[1], dtype=np.float32) * grid.spacing_mm[1]
-    along = (rows_mm * axis[0])[:, None] + columns_mm * axis[1]
-    span = along[cavity]
-    return np.asarray(along - (span.min() + span.max()) / 2, dtype=np.float32)
+    down = np.arange(cavity.shape[0], dtype=np.float32) * grid.spacing_mm[0] * axis[0]
+    right = np.arange(cavity.shape[1], dtype=np.float32) * grid.spacing_mm[1] * axis[1]
+    i, j = _row_ends(cavity)
+    span = down[i] + right[j]
+    middle = (span.min() + span.max()) / 2
+    return (down[:, None] + right - middle).astype(np.float32)
+
+
+def _lower_quartile(values: Points) -> float:
+    """First quartile by numpy's linear rule, without the cost of ``np.percentile``."""
+    place = (values.size - 1) * 0.25
+    below = int(place)
+    share = place - below
+    low, high = np.sort(values)[[below, min(below + 1, values.size - 1)]].tolist()
+    step = high - low
+    return float(high - step * (1 - share) if share >= 0.5 else low + step * share)
 
 
 def _unit_vectors(n: int) -> Points:
@@ -231,11 +282,9 @@ def _smooth_closed(values: Points, order: int) -> Points:
     return np.asarray(np.fft.irfft(spectrum, n=values.size))
 
 
-def _hull_radius(values_mm: Points, directions: Points) -> Points:
+def _hull_radius(values_mm: Points, rays: _Rays) -> Points:
     """Radius along each ray of the convex hull of a star-shaped outline."""
-    normals = _unit_vectors(_N_NORMALS)
-    cosine = directions @ normals.T
-    support = (values_mm[:, None] * cosine).max(axis=0)
+    support = (values_mm[:, None] * rays.cosine).max(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        crossing = np.where(cosine > 1e-9, support / cosine, np.inf)
+        crossing = np.where(rays.is_ahead, support / rays.cosine, np.inf)
     return np.asarray(crossing.min(axis=1))

@@ -85,11 +85,22 @@ def two_means_split(
     if grey.size < 2:
         raise ValueError(f"found {grey.size} distinct value(s); a split needs two or more")
 
+    return split_histogram(grey, weight)
+
+
+def split_histogram(
+    grey: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]
+) -> TwoMeansSplit:
+    """Split a histogram that needs no checks: two or more rising values, all weights above 0.
+
+    See :func:`two_means_split`.
+    """
     # Prefix sums of deviations from the mean: differences of huge sums would lose digits.
-    mean = float(np.average(grey, weights=weight))
+    total = weight.sum()
+    mean = float((grey * weight).sum() / total)
     low_weight = np.cumsum(weight)[:-1]
     low_sum = np.cumsum(weight * (grey - mean))[:-1]
-    high_weight = weight.sum() - low_weight
+    high_weight = total - low_weight
     between = low_sum**2 * (1.0 / low_weight + 1.0 / high_weight)
     best = int(np.argmax(between))
     low_center = mean + float(low_sum[best] / low_weight[best])

@@ -64,7 +64,9 @@ def co_occurrence(
     n_matrices = min(steps.size, 1) if settings.weighting_norm else steps.size
     n_merged = steps.size // max(n_matrices, 1)
     n_sides = 2 if settings.symmetrical_glcm else 1
-    n_counted = (n_merged * n_sides, min(n_levels * n_levels, n_pixels))
+    # two steps are counted at a time; a spare place takes what comes of an odd one
+    n_held = n_merged if n_merged > 1 else min(2, steps.size)
+    n_counted = (n_held * n_sides + 1, min(n_levels * n_levels, n_pixels))
     n_cells = (n_matrices, min(n_levels * n_levels, n_sides * n_merged * n_pixels))
     matrices = CoOccurrence(
         starts=scratch.take("pair_starts", (n_matrices, n_levels + 1), np.int64),
@@ -83,9 +85,9 @@ def co_occurrence(
             columns=scratch.take("counted_columns", n_counted, np.int32),
             counts=scratch.take("counted", n_counted, np.int32),
         ),
-        scratch.take("pair_row", n_grays + 1, np.int32),
+        scratch.take("pair_row", (2, n_grays + 1), np.int32),
         scratch.take("pair_weighted_row", n_levels, np.float64),
-        scratch.take("pair_touched", n_grays + 2, np.int32),
+        scratch.take("pair_touched", (2, n_grays + 2), np.int32),
         scratch.take("pair_index_of", n_grays + 1, np.int32),
         matrices,
     )
@@ -114,36 +116,80 @@ def _steps(
 
 
 @kernel(SCAN_FASTMATH)
-def _count_pairs(
-    image: Any, step: Any, row: Any, touched: Any, index_of: Any, counted: Any, a: Any
-) -> None:
-    """Count pairs of a pixel and the neighbor one step ahead, into ``counted[a]``.
+def _write_row(
+    row: Any, touched: Any, n_touched: Any, index_of: Any, columns: Any, counts: Any, n_cells: Any
+) -> Any:
+    """Append a row of counts to the cells, and zero it; returns the number of cells."""
+    for t in range(n_touched):
+        other = touched[t]
+        if other > 0:
+            columns[n_cells] = index_of[other]
+            counts[n_cells] = row[other]
+            n_cells += 1
+        row[other] = 0
+    return n_cells
 
-    ``row`` is all zero on entry and on return.
+
+@kernel(SCAN_FASTMATH)
+def _count_pairs(
+    image: Any,
+    steps: Any,
+    row: Any,
+    touched: Any,
+    index_of: Any,
+    counted: Any,
+    a: Any,
+    b: Any,
+) -> None:
+    """Count pairs of a pixel and its neighbor ahead, of two steps into ``counted`` a and b.
+
+    Side by side, so that one addition need not wait for the last. ``row`` is all zero on
+    entry and on return.
     """
-    ahead = image.levels[image.origin + step :]
-    starts = counted.starts[a]
-    columns = counted.columns[a]
-    counts = counted.counts[a]
-    n_cells = 0
+    ahead_a = image.levels[image.origin + steps[0] :]
+    ahead_b = image.levels[image.origin + steps[1] :]
+    row_a, row_b = row[0], row[1]
+    touched_a, touched_b = touched[0], touched[1]
+    n_cells_a = 0
+    n_cells_b = 0
     for level in range(image.grays.size):
-        starts[level] = n_cells
-        n_touched = 0
+        counted.starts[a, level] = n_cells_a
+        counted.starts[b, level] = n_cells_b
+        n_touched_a = 0
+        n_touched_b = 0
         for k in range(image.starts[level], image.starts[level + 1]):
             # outside the region is gray level 0: counted like any, dropped below
-            other = ahead[image.positions[k]]
-            n_so_far = row[other]
-            touched[n_touched] = other
-            n_touched += 1 if n_so_far == 0 else 0
-            row[other] = n_so_far + 1
-        for t in range(n_touched):
-            other = touched[t]
-            if other > 0:
-                columns[n_cells] = index_of[other]
-                counts[n_cells] = row[other]
-                n_cells += 1
-            row[other] = 0
-    starts[image.grays.size] = n_cells
+            position = image.positions[k]
+            other = ahead_a[position]
+            n_so_far = row_a[other]
+            touched_a[n_touched_a] = other
+            n_touched_a += 1 if n_so_far == 0 else 0
+            row_a[other] = n_so_far + 1
+            other = ahead_b[position]
+            n_so_far = row_b[other]
+            touched_b[n_touched_b] = other
+            n_touched_b += 1 if n_so_far == 0 else 0
+            row_b[other] = n_so_far + 1
+        n_cells_a = _write_row(
+            row_a,
+            touched_a,
+            n_touched_a,
+            index_of,
+            counted.columns[a],
+            counted.counts[a],
+            n_cells_a,
+        )
+        n_cells_b = _write_row(
+            row_b,
+            touched_b,
+            n_touched_b,
+            index_of,
+            counted.columns[b],
+            counted.counts[b],
+            n_cells_b,
+        )
+    counted.starts[a, image.grays.size] = n_cells_a
+    counted.starts[b, image.grays.size] = n_cells_b
 
 
 @kernel(SCAN_FASTMATH)
@@ -169,9 +215,16 @@ def _turn(counted: Any, a: Any, to: Any) -> None:
 
 @kernel(SCAN_FASTMATH)
 def _merge(
-    counted: Any, weights: Any, n_sides: Any, row: Any, touched: Any, matrices: Any, m: Any
+    counted: Any,
+    first: Any,
+    weights: Any,
+    n_sides: Any,
+    row: Any,
+    touched: Any,
+    matrices: Any,
+    m: Any,
 ) -> None:
-    """Matrix ``m``: shares of the weighted sum of all of ``counted``, and their margins.
+    """Matrix ``m``: shares of the weighted sum of ``counted`` from ``first``, and their margins.
 
     ``row`` is all zero on entry and on return.
     """
@@ -190,11 +243,12 @@ def _merge(
             weight = weights[a // n_sides]
             if weight == 0.0:
                 continue  # too far away in mm for double precision
-            for cell in range(counted.starts[a, level], counted.starts[a, level + 1]):
-                other = counted.columns[a, cell]
+            at = first + a
+            for cell in range(counted.starts[at, level], counted.starts[at, level + 1]):
+                other = counted.columns[at, cell]
                 touched[n_touched] = other
                 n_touched += 1 if row[other] == 0.0 else 0
-                row[other] += weight * counted.counts[a, cell]
+                row[other] += weight * counted.counts[at, cell]
         for t in range(n_touched):
             other = touched[t]
             columns[n_cells] = other
@@ -227,22 +281,32 @@ def _fill(
 ) -> None:
     """Fill the matrices: the steps in order, as many for each as there are.
 
-    ``n_sides`` 2: pairs count in both directions. int32 ``row`` and ``index_of`` ``(n_grays +
-    1,)``, ``touched`` one longer, and float64 ``weighted_row`` ``(n_levels,)`` are scratch.
+    ``n_sides`` 2: pairs count in both directions. int32 ``row`` ``(2, n_grays + 1)``, ``touched``
+    ``(2, n_grays + 2)`` and ``index_of`` ``(n_grays + 1,)``, and float64 ``weighted_row``
+    ``(n_levels,)`` are scratch.
     """
     for level in range(image.grays.size):
         index_of[image.grays[level]] = level
     row[:] = 0
     weighted_row[:] = 0.0
     n_matrices = matrices.starts.shape[0]
-    for m in range(n_matrices):
-        n_merged = steps.size // n_matrices
-        first = m * n_merged
-        for a in range(n_merged):
-            counted_at = a * n_sides
-            _count_pairs(image, steps[first + a], row, touched, index_of, counted, counted_at)
-            if n_sides == 2:
-                _turn(counted, counted_at, counted_at + 1)
-        _merge(
-            counted, weights[first : first + n_merged], n_sides, weighted_row, touched, matrices, m
-        )
+    is_merged = n_matrices < steps.size
+    spare = counted.starts.shape[0] - 1
+    for first in range(0, steps.size, 2):
+        at = first * n_sides if is_merged else 0
+        is_pair = first + 1 < steps.size
+        # an odd step out is counted twice, once for nobody
+        pair = steps[first : first + 2] if is_pair else np.array([steps[first], steps[first]])
+        second_at = at + n_sides if is_pair else spare
+        _count_pairs(image, pair, row, touched, index_of, counted, at, second_at)
+        if n_sides == 2:
+            _turn(counted, at, at + 1)
+            if is_pair:
+                _turn(counted, second_at, second_at + 1)
+        if not is_merged:
+            for k in range(first, min(first + 2, steps.size)):
+                held = at + (k - first) * n_sides
+                one = weights[k : k + 1]
+                _merge(counted, held, one, n_sides, weighted_row, touched[0], matrices, k)
+    if is_merged and n_matrices > 0:
+        _merge(counted, 0, weights, n_sides, weighted_row, touched[0], matrices, 0)

@@ -10,35 +10,32 @@ from native_hash.jit import SCAN_FASTMATH, kernel
 
 
 @kernel(SCAN_FASTMATH)
-def bounding_box(mask: Any) -> Any:
+def bounding_box(mask: Any, is_used: Any) -> Any:
     """``(first_row, last_row, first_column, last_column, n_pixels)`` of a mask.
 
-    ``n_pixels`` 0: there is no box.
+    ``n_pixels`` 0: there is no box. ``is_used`` bool ``(n_columns,)`` is scratch.
     """
     n_rows, n_columns = mask.shape
     first_row = n_rows
     last_row = -1
-    first_column = n_columns
-    last_column = -1
     n_pixels = 0
+    is_used[:] = False
     for row in range(n_rows):
         row_mask = mask[row]
-        n_here = 0
+        n_here = np.int32(0)
         for column in range(n_columns):
-            n_here += 1 if row_mask[column] else 0
-        if n_here == 0:
-            continue
-        n_pixels += n_here
-        first_row = min(first_row, row)
-        last_row = row
-        for column in range(first_column):
-            if row_mask[column]:
-                first_column = column
-                break
-        for column in range(n_columns - 1, last_column, -1):
-            if row_mask[column]:
-                last_column = column
-                break
+            n_here += np.int32(1) if row_mask[column] else np.int32(0)
+            is_used[column] |= row_mask[column]
+        if n_here > 0:
+            n_pixels += n_here
+            first_row = min(first_row, row)
+            last_row = row
+    first_column = n_columns
+    last_column = -1
+    for column in range(n_columns):
+        if is_used[column]:
+            first_column = min(first_column, column)
+            last_column = column
     return first_row, last_row, first_column, last_column, n_pixels
 
 

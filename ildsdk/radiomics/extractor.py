@@ -93,6 +93,7 @@ class RadiomicsExtractor:
         *,
         strict: bool = True,
         scratch: RadiomicsScratch | None = None,
+        n_threads: int = 1,
     ) -> RadiomicsResult:
         """Features of the pixels inside the mask.
 
@@ -110,6 +111,9 @@ class RadiomicsExtractor:
             Working memory of the fast engine, for callers that want to own it (one per
             thread). Without, each thread keeps one in this extractor: about 130 bytes per
             pixel of the largest region.
+        n_threads : int
+            2 or more: the fast engine uses a second thread while this call lasts. For a caller
+            whose thread budget has one to spare and who waits for this slice. Same values.
 
         Raises
         ------
@@ -125,7 +129,7 @@ class RadiomicsExtractor:
 
         check_arguments(pixels_hu, lung_mask, pixel_spacing_mm)
         try:
-            values = self._compute(pixels_hu, lung_mask, pixel_spacing_mm, scratch)
+            values = self._compute(pixels_hu, lung_mask, pixel_spacing_mm, scratch, n_threads)
         except SliceUnusableError as error:
             if strict:
                 raise
@@ -146,6 +150,7 @@ class RadiomicsExtractor:
         lung_mask: npt.NDArray[np.bool_],
         pixel_spacing_mm: tuple[float, float],
         scratch: RadiomicsScratch | None,
+        n_threads: int,
     ) -> npt.NDArray[np.float64]:
         from ildsdk.radiomics.region import find_region
 
@@ -155,7 +160,7 @@ class RadiomicsExtractor:
             return self._reference.compute(pixels_hu, lung_mask, pixel_spacing_mm)
         from ildsdk.radiomics.fast import fast_features
 
-        return fast_features(region, self.settings, scratch)
+        return fast_features(region, self.settings, scratch, n_threads)
 
     def _own_scratch(self) -> RadiomicsScratch:
         """Give each thread a scratch of its own: sharing one would give wrong values."""

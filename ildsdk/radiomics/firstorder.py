@@ -79,9 +79,14 @@ def _gather(
     """Copy the values of one level; returns their number."""
     first = starts[level]
     n_here = starts[level + 1] - first
+    row = np.int64(positions[first]) // stride
+    row_start = row * stride
     for k in range(n_here):
         position = np.int64(positions[first + k])
-        one_level[k] = pixels[position // stride, position % stride]
+        while position >= row_start + stride:  # positions rise within a level
+            row_start += stride
+            row += 1
+        one_level[k] = pixels[row, position - row_start]
     return n_here
 
 

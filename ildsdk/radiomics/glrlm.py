@@ -99,6 +99,14 @@ def _run_ends(levels: Any, stride: Any, step: Any, lengths: Any, ends: Any) -> N
         length = lengths[first:stop]
         length_back = lengths[first - step : stop - step]
         end = ends[first:stop]
+        if step == 1:
+            # a run goes on in the row itself: its length stays in a register
+            n = np.uint16(0)
+            for column in range(here.size):
+                gray = here[column]
+                n = np.uint16(n + 1) if gray == back[column] else np.uint16(1)
+                end[column] = n if gray != ahead[column] else np.uint16(0)
+            continue
         for column in range(here.size):
             gray = here[column]
             # read before it is known to be needed: a guarded read cannot go in parallel

@@ -76,15 +76,20 @@ def _label(levels: Any, stride: Any, links: Any, parents: Any, areas: Any) -> No
             links[column] = stride if gray == above[column] else link
         parents[first - 1] = first - 1
         parents[first + width] = first + width
+        parent = np.int32(first - 1)
         for column in range(width):
-            place = first + column
+            place = np.int32(first + column)
             link = links[column]
-            parents[place] = place
-            parents[place] = parents[place - abs(link)]
+            back = abs(link)
+            # the left place's parent is still in a register
+            parent = parent if back == 1 else parents[place - back]
+            parent = place if back == 0 else parent
+            parents[place] = parent
             if link < 0:
                 one = _root(parents, place)
                 other = _root(parents, place - stride + 1)
                 parents[max(one, other)] = min(one, other)
+                parent = parents[place]
     areas[:] = 0
     # parents stand before their children: one pass finds all roots
     for place in range(stride + 1, (n_rows - 1) * stride - 1):

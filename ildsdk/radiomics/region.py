@@ -170,7 +170,7 @@ class _Box(NamedTuple):
 
 def _checked_box(mask: npt.NDArray[np.bool_], settings: RadiomicsSettings, what: str) -> _Box:
     """Bounding box of the mask, or the reason it is no region."""
-    box = _Box(*bounding_box(mask))
+    box = _Box(*bounding_box(mask, np.empty(mask.shape[1], dtype=np.bool_)))
     if box.n_pixels == 0:
         raise SliceUnusableError("roi-empty", f"the {what} has no pixel, expected some")
     n_dimensions = int(box.last_row > box.first_row) + int(box.last_column > box.first_column)

@@ -18,6 +18,14 @@ class RadiomicsScratch:
 
     def __init__(self) -> None:
         self._buffers: dict[str, npt.NDArray[Any]] = {}
+        self._beside: RadiomicsScratch | None = None
+
+    @property
+    def beside(self) -> RadiomicsScratch:
+        """Scratch of a second thread that works on the same region."""
+        if self._beside is None:
+            self._beside = RadiomicsScratch()
+        return self._beside
 
     def take(
         self, name: str, shape: int | tuple[int, ...], dtype: npt.DTypeLike
@@ -33,4 +41,5 @@ class RadiomicsScratch:
     @property
     def n_bytes(self) -> int:
         """Memory held, in bytes."""
-        return sum(buffer.nbytes for buffer in self._buffers.values())
+        own = sum(buffer.nbytes for buffer in self._buffers.values())
+        return own + (self._beside.n_bytes if self._beside is not None else 0)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import SliceUnusableError
 from ildsdk.explain import SliceBox
-from ildsdk.lung import apply_lung_window
 from ildsdk.settings import MethodSettings
 
 
@@ -49,22 +47,21 @@ def model_input(
     SliceUnusableError
         The mask is empty (``"no-lung"``).
     """
-    crop = _crop_of(lung_mask, pixel_spacing_mm, settings.crop_margin)
-    windowed = apply_lung_window(
-        pixels_hu[crop.rows, crop.columns], settings.window_center_hu, settings.window_width_hu
-    )
-    masked = np.where(lung_mask[crop.rows, crop.columns], windowed, np.float32(0))
+    from ildsdk.model_input.resampling import Taps, resample
 
-    row_spacing_mm, column_spacing_mm = pixel_spacing_mm
+    crop = _crop_of(lung_mask, pixel_spacing_mm, settings.crop_margin)
     step_mm = crop.side_mm / settings.input_size
-    by_row = _resampling_matrix(
-        masked.shape[0], row_spacing_mm, crop.top_mm, step_mm, settings.input_size
+    row_spacing_mm, column_spacing_mm = pixel_spacing_mm
+    return resample(
+        pixels_hu,
+        lung_mask,
+        crop.rows,
+        crop.columns,
+        settings.window_center_hu,
+        settings.window_width_hu,
+        Taps.between(row_spacing_mm, crop.top_mm, step_mm, settings.input_size),
+        Taps.between(column_spacing_mm, crop.left_mm, step_mm, settings.input_size),
     )
-    by_column = _resampling_matrix(
-        masked.shape[1], column_spacing_mm, crop.left_mm, step_mm, settings.input_size
-    )
-    resampled = by_row @ masked @ by_column.T
-    return np.ascontiguousarray(np.clip(resampled, 0, 1)[np.newaxis], dtype=np.float32)
 
 
 def input_box(
@@ -111,31 +108,16 @@ class _Crop:
 def _crop_of(
     lung_mask: npt.NDArray[np.bool_], pixel_spacing_mm: tuple[float, float], margin: float
 ) -> _Crop:
-    rows = np.flatnonzero(lung_mask.any(axis=1))
-    columns = np.flatnonzero(lung_mask.any(axis=0))
-    if rows.size == 0:
+    from ildsdk.radiomics.cropping import bounding_box
+
+    # a writable mask, or the kernel would be compiled once more for read-only ones
+    mask = np.require(lung_mask, requirements="CW")
+    is_used = np.empty(mask.shape[1], dtype=np.bool_)
+    top, bottom, left, right, n_pixels = bounding_box(mask, is_used)
+    if n_pixels == 0:
         raise SliceUnusableError("no-lung", "the lung mask is empty")
-    row_box = slice(int(rows[0]), int(rows[-1]) + 1)
-    column_box = slice(int(columns[0]), int(columns[-1]) + 1)
+    row_box, column_box = slice(top, bottom + 1), slice(left, right + 1)
     height_mm = (row_box.stop - row_box.start) * pixel_spacing_mm[0]
     width_mm = (column_box.stop - column_box.start) * pixel_spacing_mm[1]
     side_mm = max(height_mm, width_mm) * (1 + 2 * margin)
     return _Crop(row_box, column_box, (height_mm - side_mm) / 2, (width_mm - side_mm) / 2, side_mm)
-
-
-def _resampling_matrix(
-    n_in: int, spacing_mm: float, start_mm: float, step_mm: float, n_out: int
-) -> npt.NDArray[np.float32]:
-    """Triangle-filter weights ``(n_out, n_in)`` from a grid at 0 to one that starts at start_mm."""
-    centers_out_mm = start_mm + (np.arange(n_out) + 0.5) * step_mm
-    radius_mm = max(step_mm, spacing_mm)
-    first = math.floor((centers_out_mm[0] - radius_mm) / spacing_mm) - 1
-    last = math.ceil((centers_out_mm[-1] + radius_mm) / spacing_mm) + 1
-    # Normalised on a grid that goes on beyond the image, so that its edge fades into the
-    # zeros around it instead of being stretched.
-    first, last = min(first, 0), max(last, n_in)
-    centers_in_mm = (np.arange(first, last) + 0.5) * spacing_mm
-    distance_mm = np.abs(centers_out_mm[:, np.newaxis] - centers_in_mm[np.newaxis])
-    weights = np.maximum(1 - distance_mm / radius_mm, 0)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights[:, -first : n_in - first].astype(np.float32)

@@ -1,0 +1,154 @@
+"""Kernels of connected components, kept as runs: the True stretches of each row.
+
+A mask of anatomy has a few runs a row, so that everything after the one look at its pixels
+takes a time that follows the runs. Preconditions that are not checked: as in
+``kernels.py``. The twins are in ``reference.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from native_hash.jit import ORDERED, kernel
+
+
+@kernel(ORDERED)
+def _root(parent: Any, run: Any) -> Any:
+    """Root of a run; the way is halved while it is walked."""
+    while parent[run] != run:
+        parent[run] = parent[parent[run]]
+        run = parent[run]
+    return run
+
+
+@kernel(ORDERED)
+def find_components(
+    mask: npt.NDArray[np.bool_],
+    bounds: npt.NDArray[np.int32],
+    row_start: npt.NDArray[np.int32],
+    labels: npt.NDArray[np.int32],
+    n_cells: npt.NDArray[np.int32],
+) -> int:
+    """Number the components of a mask (4 neighbors) from 1 in reading order.
+
+    Parameters
+    ----------
+    mask : ndarray
+        bool ``(n_rows, n_columns)``.
+    bounds : ndarray
+        int32 ``(2 most + 1,)``, where ``most = n_rows ceil(n_columns / 2)``, overwritten: run
+        ``k`` takes the columns ``bounds[2 k]`` to ``bounds[2 k + 1] - 1``.
+    row_start : ndarray
+        int32 ``(n_rows + 1,)``, overwritten: first run of each row.
+    labels : ndarray
+        int32 ``(most,)``, overwritten: number of each run's component.
+    n_cells : ndarray
+        int32 ``(most + 1,)``, overwritten: pixels of each component; entry 0 is 0.
+
+    Returns
+    -------
+    int
+        How many components.
+    """
+    n_rows, n_columns = mask.shape
+    n_bounds = 0
+    for i in range(n_rows):
+        row_start[i] = n_bounds // 2
+        row = mask[i]
+        is_inside = False
+        for j in range(n_columns):
+            # written in any case, kept where the row changes: cheaper than a branch
+            bounds[n_bounds] = j
+            n_bounds += 1 if row[j] != is_inside else 0
+            is_inside = row[j]
+        bounds[n_bounds] = n_columns
+        n_bounds += 1 if is_inside else 0
+    n_runs = n_bounds // 2
+    row_start[n_rows] = n_runs
+    for run in range(n_runs):
+        labels[run] = run
+    for i in range(1, n_rows):
+        above = row_start[i - 1]
+        here = row_start[i]
+        while above < row_start[i] and here < row_start[i + 1]:
+            if bounds[2 * above] < bounds[2 * here + 1] and (
+                bounds[2 * here] < bounds[2 * above + 1]
+            ):
+                one = _root(labels, above)
+                other = _root(labels, here)
+                labels[max(one, other)] = min(one, other)
+            if bounds[2 * above + 1] < bounds[2 * here + 1]:
+                above += 1
+            else:
+                here += 1
+    # A root is the first run of its component, so numbers rise in reading order. A parent
+    # stands before its child and has its number by then.
+    n_components = 0
+    n_cells[0] = 0
+    for run in range(n_runs):
+        if labels[run] == run:
+            n_components += 1
+            labels[run] = n_components
+            n_cells[n_components] = 0
+        else:
+            labels[run] = labels[labels[run]]
+        n_cells[labels[run]] += bounds[2 * run + 1] - bounds[2 * run]
+    return n_components
+
+
+@kernel(ORDERED)
+def count_cells(
+    region: npt.NDArray[np.bool_],
+    bounds: npt.NDArray[np.int32],
+    row_start: npt.NDArray[np.int32],
+    labels: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.int64],
+) -> None:
+    """Pixels of each component inside a region.
+
+    Parameters
+    ----------
+    region : ndarray
+        bool ``(n_rows, n_columns)``.
+    bounds, row_start, labels : ndarray
+        As :func:`find_components` left them.
+    counts : ndarray
+        int64 ``(n_components + 1,)``, zeros on entry.
+    """
+    for i in range(region.shape[0]):
+        row = region[i]
+        for run in range(row_start[i], row_start[i + 1]):
+            n_here = 0
+            for j in range(bounds[2 * run], bounds[2 * run + 1]):
+                n_here += 1 if row[j] else 0
+            counts[labels[run]] += n_here
+
+
+@kernel(ORDERED)
+def paint_components(
+    is_wanted: npt.NDArray[np.bool_],
+    bounds: npt.NDArray[np.int32],
+    row_start: npt.NDArray[np.int32],
+    labels: npt.NDArray[np.int32],
+    out: npt.NDArray[np.bool_],
+) -> None:
+    """Mark the pixels of the wanted components.
+
+    Parameters
+    ----------
+    is_wanted : ndarray
+        bool ``(n_components + 1,)``, by number.
+    bounds, row_start, labels : ndarray
+        As :func:`find_components` left them.
+    out : ndarray
+        bool ``(n_rows, n_columns)``, overwritten.
+    """
+    for i in range(out.shape[0]):
+        row = out[i]
+        row[:] = False
+        for run in range(row_start[i], row_start[i + 1]):
+            if is_wanted[labels[run]]:
+                row[bounds[2 * run] : bounds[2 * run + 1]] = True
