@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +24,8 @@ from ildsdk.lung import segment_lung
 from ildsdk.model_input import input_box, model_input
 from ildsdk.radiomics import RadiomicsExtractor
 from ildsdk.records import CtSlice, LungMask
+from ildsdk.runtime.cpu_features import cpu_features
+from ildsdk.runtime.precision import choose_precision
 from ildsdk.runtime.session import Session, open_session
 from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import RuntimeSettings
@@ -83,6 +86,8 @@ class Encoder:
     ----------
     provider : str
         The execution provider that really runs.
+    precision : {"fp32", "int8", "fp16"}
+        Arithmetic of the backbone that really runs.
     n_threads : int
         The thread budget in force.
 
@@ -90,15 +95,29 @@ class Encoder:
     ------
     ModelError
         The provider cannot run, or the models do not fit the bundle's manifest.
+    ConfigError
+        The precision asked for cannot run with this bundle on this provider.
     """
 
     def __init__(self, bundle: Bundle, settings: RuntimeSettings) -> None:
         self.bundle = bundle
         self.settings = settings
         self.n_threads = settings.n_threads or available_cpus()
-        self._backbone = open_session(bundle.backbone, settings, self.n_threads)
         self._fusion = open_session(bundle.fusion, settings, self.n_threads)
-        self.provider = self._backbone.provider
+        self.provider = self._fusion.provider
+        # Bundles before format 3 have neither attribute.
+        backbone_int8: Path | None = getattr(bundle, "backbone_int8", None)
+        self.precision = choose_precision(
+            settings.precision,
+            self.provider,
+            bundle_default=getattr(bundle, "default_precision", "fp32"),
+            has_int8=backbone_int8 is not None,
+            cpu=cpu_features(),
+        )
+        backbone = bundle.backbone
+        if self.precision == "int8" and backbone_int8 is not None:
+            backbone = backbone_int8
+        self._backbone = open_session(backbone, settings, self.n_threads, precision=self.precision)
         self._extractor = RadiomicsExtractor(engine=settings.radiomics_engine)
         self._explain: Session | None = None  # opened when first asked for
         self._lock = threading.Lock()

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from ildsdk.errors import ModelError
+from ildsdk.runtime.cpu_features import cpu_features
+from ildsdk.runtime.precision import RunPrecision
 from ildsdk.runtime.providers import ep_name, resolve
 from ildsdk.settings import RuntimeSettings
 
@@ -60,7 +62,9 @@ class Session:
         return results
 
 
-def open_session(model: Path, settings: RuntimeSettings, n_threads: int) -> Session:
+def open_session(
+    model: Path, settings: RuntimeSettings, n_threads: int, *, precision: RunPrecision = "fp32"
+) -> Session:
     """Load a model file on the provider asked for.
 
     Parameters
@@ -71,6 +75,8 @@ def open_session(model: Path, settings: RuntimeSettings, n_threads: int) -> Sess
         Provider and device.
     n_threads : int
         Threads of one run.
+    precision : {"fp32", "int8", "fp16"}
+        Arithmetic of this model, as :func:`ildsdk.runtime.precision.choose_precision` gave it.
 
     Raises
     ------
@@ -81,14 +87,18 @@ def open_session(model: Path, settings: RuntimeSettings, n_threads: int) -> Sess
     if settings.provider == "auto" and provider != "cpu":
         # "auto" takes a GPU only where a session really starts on it.
         try:
-            return _start(model, provider, ort_providers, n_threads)
+            return _start(model, provider, ort_providers, n_threads, precision)
         except ModelError:
             provider, ort_providers = resolve("cpu", settings.device_id)
-    return _start(model, provider, ort_providers, n_threads)
+    return _start(model, provider, ort_providers, n_threads, precision)
 
 
 def _start(
-    model: Path, provider: str, ort_providers: list[tuple[str, dict[str, Any]]], n_threads: int
+    model: Path,
+    provider: str,
+    ort_providers: list[tuple[str, dict[str, Any]]],
+    n_threads: int,
+    precision: RunPrecision,
 ) -> Session:
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
@@ -99,6 +109,10 @@ def _start(
     options.log_severity_level = _LOG_FATAL  # what matters is raised below, not logged
     # Threads that spin between slices would take the cores from mask and radiomics.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if precision == "int8" and not cpu_features().has_fast_int8:
+        # Without VNNI the sums of unsigned times signed 8-bit products saturate at 16 bits;
+        # this makes ONNX Runtime take unsigned weights and kernels that do not.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = ort.InferenceSession(str(model), sess_options=options, providers=ort_providers)
     except Exception as error:  # onnxruntime raises its own unrelated exception classes
