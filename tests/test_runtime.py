@@ -14,7 +14,7 @@ from ildsdk.errors import ConfigError, ModelError
 from ildsdk.runtime import providers
 from ildsdk.runtime.cpu_features import CpuFeatures, cpu_features
 from ildsdk.runtime.precision import RunPrecision, choose_precision
-from ildsdk.runtime.session import open_session
+from ildsdk.runtime.ort_session import open_session
 from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import Precision, RuntimeSettings, settings_from_mapping
 from tests.bundle_factory import write_tiny_bundle
@@ -44,10 +44,10 @@ def test_budget_reads_cgroup_v1(tmp_path: Path) -> None:
 def test_cpu_session_runs_what_was_asked(bundle: Bundle) -> None:
     session = open_session(bundle.backbone, RuntimeSettings(provider="cpu"), 1)
     assert session.provider == "cpu"
-    output = session.run("deep_features", {"image": np.ones((2, 1, 64, 64), np.float32)})
+    output = session.run_all(["deep_features"], {"image": np.ones((2, 1, 64, 64), np.float32)})[0]
     assert output.shape == (2, 8)
     with pytest.raises(ModelError, match="failed while running"):
-        session.run("deep_features", {"image": np.ones((1, 1, 8, 8), np.float32)})
+        session.run_all(["deep_features"], {"image": np.ones((1, 1, 8, 8), np.float32)})
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
@@ -79,7 +79,7 @@ def test_auto_whose_gpu_does_not_start_is_the_cpu(
         pytest.skip("a CUDA device is there")
     monkeypatch.setattr(providers, "missing_for", lambda provider: None)
     monkeypatch.setattr(providers, "_has_cuda_device", lambda: True)
-    assert open_session(bundle.backbone, RuntimeSettings(), 1).provider == "cpu"
+    assert Encoder(bundle, RuntimeSettings()).provider == "cpu"
 
 
 def test_provider_options_carry_the_device() -> None:
@@ -95,9 +95,9 @@ def test_provider_options_carry_the_device() -> None:
 def test_cuda_agrees_with_cpu(bundle: Bundle) -> None:
     image = np.random.default_rng(0).random((1, 1, 64, 64), np.float32)
     outputs = [
-        open_session(bundle.backbone, RuntimeSettings(provider=provider), 1).run(
-            "deep_features", {"image": image}
-        )
+        open_session(bundle.backbone, RuntimeSettings(provider=provider), 1).run_all(
+            ["deep_features"], {"image": image}
+        )[0]
         for provider in ("cpu", "cuda")
     ]
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-4)
@@ -108,7 +108,7 @@ def test_telemetry_of_onnxruntime_is_switched_off() -> None:
         "import onnxruntime\n"
         "calls = []\n"
         "onnxruntime.disable_telemetry_events = lambda: calls.append('off')\n"
-        "import ildsdk.runtime.session\n"
+        "import ildsdk.runtime.ort_session\n"
         "assert calls == ['off']"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
