@@ -170,12 +170,14 @@ class CacheFolder:
                 age_s = now - path.lstat().st_mtime
                 if path.name.startswith(_DRAFT_PREFIX) and age_s > _DRAFT_LIFETIME_S:
                     _remove(path)
-                elif _ENTRY_FOLDER.fullmatch(path.name) and path != newest:
-                    entries.append((age_s, path))
-            entries.sort()
-            for place, (_, path) in enumerate(entries):
-                if place >= MAX_ENTRIES - 1 or path.name[:16] == newest.name[:16]:
+                elif path == newest or not _ENTRY_FOLDER.fullmatch(path.name):
+                    continue
+                elif path.name[:16] == newest.name[:16]:
                     _remove(path)
+                else:
+                    entries.append((age_s, path))
+            for _, path in sorted(entries)[MAX_ENTRIES - 1 :]:
+                _remove(path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
