@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from ildsdk.errors import ConfigError
@@ -110,6 +111,10 @@ class RuntimeSettings:
         Thread budget; None takes the CPUs this process may use (affinity and cgroup).
     device_id : int
         GPU number for CUDA and TensorRT.
+    model_cache : Path or None
+        Folder of this account for networks optimized for this processor, made where it is
+        missing, so that the next process starts sooner; None: nothing is written. What
+        ``ildsdk warmup`` put beside the package is used either way. See docs/cold-start.md.
     radiomics_engine : {"fast", "pyradiomics"}
         Same feature names, order and values; see ``ildsdk.radiomics``.
     """
@@ -118,6 +123,7 @@ class RuntimeSettings:
     precision: Precision = "auto"
     n_threads: int | None = None
     device_id: int = 0
+    model_cache: Path | None = None
     radiomics_engine: RadiomicsEngine = "fast"
 
     def __post_init__(self) -> None:
@@ -132,6 +138,10 @@ class RuntimeSettings:
         _check(
             self.n_threads is None or self.n_threads >= 1,
             f"n_threads is {self.n_threads!r}, expected 1 or more",
+        )
+        _check(
+            self.model_cache is None or isinstance(self.model_cache, Path),
+            f"model_cache is a {type(self.model_cache).__name__}, expected a Path or None",
         )
         _check(self.device_id >= 0, f"device_id is {self.device_id!r}, expected 0 or more")
         _check(
