@@ -76,9 +76,7 @@ class Networks:
         digests = " ".join(bundle.checksums[name] for name in names)
         return open_optimized(
             model,
-            hashlib.sha256(
-                "".join(bundle.checksums[name] for name in sources).encode()
-            ).hexdigest(),
+            hashlib.sha256(digests.encode()).hexdigest(),
             self._n_threads,
             self.precision,
             ModelCache.with_user_folder(self._settings.model_cache),
