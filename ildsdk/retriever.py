@@ -32,7 +32,13 @@ from ildsdk.records import (
     SlicePictures,
     StudyAnswer,
 )
-from ildsdk.settings import Provider, QuerySettings, RadiomicsEngine, RuntimeSettings
+from ildsdk.settings import (
+    Precision,
+    Provider,
+    QuerySettings,
+    RadiomicsEngine,
+    RuntimeSettings,
+)
 from ildsdk.study_encoding import Progress, SliceCounter, embed_study, iter_study
 
 
@@ -61,8 +67,10 @@ class Retriever:
         index: str | Path | None = None,
         *,
         provider: Provider = "auto",
+        precision: Precision = "auto",
         n_threads: int | None = None,
         device_id: int = 0,
+        model_cache: Path | None = None,
         radiomics_engine: RadiomicsEngine = "fast",
     ) -> Retriever:
         """Open a bundle and an index that was built with it.
@@ -72,7 +80,7 @@ class Retriever:
         bundle, index : path or None
             None takes the embedded default. Both are made from phantom CT: good to try
             the software with, never for a real question.
-        provider, n_threads, device_id, radiomics_engine
+        provider, precision, n_threads, device_id, model_cache, radiomics_engine
             See :class:`ildsdk.settings.RuntimeSettings`.
 
         Raises
@@ -86,8 +94,10 @@ class Retriever:
         """
         settings = RuntimeSettings(
             provider=provider,
+            precision=precision,
             n_threads=n_threads,
             device_id=device_id,
+            model_cache=model_cache,
             radiomics_engine=radiomics_engine,
         )
         opened_bundle = Bundle.open(bundle if bundle is not None else defaults.bundle_path())
@@ -105,6 +115,11 @@ class Retriever:
     def provider(self) -> str:
         """The execution provider that really runs."""
         return self._encoder.provider
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the backbone that really runs: ``"fp32"``, ``"int8"`` or ``"fp16"``."""
+        return self._encoder.precision
 
     def query(
         self,
@@ -353,6 +368,7 @@ class Retriever:
             n_items=info.n_items,
             n_cases=info.n_cases,
             provider=self.provider,
+            precision=self.precision,
             n_threads=self._encoder.n_threads,
             radiomics_engine=self._encoder.settings.radiomics_engine,
             search_mode=settings.search_mode,

@@ -11,11 +11,13 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from ildsdk.errors import ConfigError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+Precision = Literal["auto", "fp32", "int8", "fp16"]
 SearchMode = Literal["exact", "fast", "paper"]
 RadiomicsEngine = Literal["fast", "pyradiomics"]
 
@@ -94,24 +96,34 @@ class MethodSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
-    """How fast, never what: execution provider, threads, device, radiomics engine.
+    """How fast, not what: execution provider, precision, threads, device, radiomics engine.
 
     Attributes
     ----------
     provider : {"auto", "cpu", "cuda", "tensorrt"}
         The one asked for runs, or :class:`~ildsdk.errors.ModelError` says what is missing.
         ``"auto"`` takes CUDA where a CUDA session really starts, the CPU else.
+    precision : {"auto", "fp32", "int8", "fp16"}
+        Arithmetic of the backbone. ``"auto"`` takes on a CPU the bundle's default precision
+        where this CPU is fast at it, float32 else, and float32 on a GPU. The other values are
+        kept to, or refused with the reason (docs/cold-start.md#precision).
     n_threads : int or None
         Thread budget; None takes the CPUs this process may use (affinity and cgroup).
     device_id : int
         GPU number for CUDA and TensorRT.
+    model_cache : Path or None
+        Folder of this account for networks optimized for this processor, made where it is
+        missing, so that the next process starts sooner; None: nothing is written. What
+        ``ildsdk warmup`` put beside the package is used either way. See docs/cold-start.md.
     radiomics_engine : {"fast", "pyradiomics"}
         Same feature names, order and values; see ``ildsdk.radiomics``.
     """
 
     provider: Provider = "auto"
+    precision: Precision = "auto"
     n_threads: int | None = None
     device_id: int = 0
+    model_cache: Path | None = None
     radiomics_engine: RadiomicsEngine = "fast"
 
     def __post_init__(self) -> None:
@@ -120,8 +132,16 @@ class RuntimeSettings:
             f"provider is {self.provider!r}, expected one of {', '.join(get_args(Provider))}",
         )
         _check(
+            self.precision in get_args(Precision),
+            f"precision is {self.precision!r}, expected one of {', '.join(get_args(Precision))}",
+        )
+        _check(
             self.n_threads is None or self.n_threads >= 1,
             f"n_threads is {self.n_threads!r}, expected 1 or more",
+        )
+        _check(
+            self.model_cache is None or isinstance(self.model_cache, Path),
+            f"model_cache is a {type(self.model_cache).__name__}, expected a Path or None",
         )
         _check(self.device_id >= 0, f"device_id is {self.device_id!r}, expected 0 or more")
         _check(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from ildsdk.runtime.threads import available_cpus
-from ildsdk.settings import Provider, RadiomicsEngine
+from ildsdk.settings import Precision, Provider, RadiomicsEngine
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -43,7 +43,7 @@ def index_option(command: CommandT) -> CommandT:
 
 
 def runtime_options(command: CommandT) -> CommandT:
-    """``--provider``, ``--threads``, ``--device``, ``--radiomics-engine`` as ``runtime=...``."""
+    """``--provider``, ``--precision``, ``--threads`` and more as ``runtime=...``."""
 
     @click.option(
         "--provider",
@@ -53,6 +53,14 @@ def runtime_options(command: CommandT) -> CommandT:
         help="Execution provider; the one asked for runs, or an error says why not.",
     )
     @click.option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of the network; auto: the bundle's default where this processor is fast "
+        "at it, else fp32.",
+    )
+    @click.option(
         "--threads",
         type=click.IntRange(min=1),
         help="Thread budget [default: the CPUs this process may use].",
@@ -60,6 +68,13 @@ def runtime_options(command: CommandT) -> CommandT:
     @click.option(
         "--device", type=click.IntRange(min=0), default=0, show_default=True, help="GPU number."
     )
+    @click.option(
+        "--model-cache",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder that keeps networks optimized for this processor, for a quick start "
+        "[default: in the user's cache folder].",
+    )
+    @click.option("--no-model-cache", is_flag=True, help="Keep none.")
     @click.option(
         "--radiomics-engine",
         type=click.Choice(get_args(RadiomicsEngine)),
@@ -71,8 +86,11 @@ def runtime_options(command: CommandT) -> CommandT:
     def wrapped(
         *args: Any,
         provider: str,
+        precision: str,
         threads: int | None,
         device: int,
+        model_cache: Path | None,
+        no_model_cache: bool,
         radiomics_engine: str,
         **kwargs: Any,
     ) -> Any:
@@ -81,13 +99,23 @@ def runtime_options(command: CommandT) -> CommandT:
             os.environ.setdefault(variable, str(threads or available_cpus()))
         runtime = {
             "provider": provider,
+            "precision": precision,
             "n_threads": threads,
             "device_id": device,
+            "model_cache": None if no_model_cache else model_cache or user_model_cache(),
             "radiomics_engine": radiomics_engine,
         }
         return command(*args, runtime=runtime, **kwargs)
 
     return wrapped  # type: ignore[return-value]
+
+
+def user_model_cache() -> Path | None:
+    """Folder of this account for optimized networks; None for an account without a home."""
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("ildsdk", appauthor=False) / "models"
+    return folder if folder.is_absolute() else None
 
 
 def study_options(command: CommandT) -> CommandT:
