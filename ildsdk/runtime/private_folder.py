@@ -1,127 +1,74 @@
-"""Folders that only their owner can write: for what is loaded as code.
+"""Whether only trusted accounts can have put a file where it lies.
 
-A TensorRT engine or an optimised graph decides what the process executes. It is read only from a
-folder that neither another user nor a link laid by one can change.
+An optimized model is code as good as any: whoever can write it decides what the network answers.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
-from ildsdk.errors import ModelError
-
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_ROOT = 0
 
 
-def user_cache_folder() -> Path:
-    """Where this user's caches of ildsdk lie by default (not made by this call)."""
-    return Path.home() / ".cache" / "ildsdk"
+def own_account() -> frozenset[int]:
+    """Owners trusted with what this account keeps for itself."""
+    return frozenset({os.geteuid()}) if hasattr(os, "geteuid") else frozenset()
 
 
-def make_private_folder(folder: Path) -> Path:
-    """Make a folder (and those above it) for this user only, or check the one that is there.
+def accounts_behind(source: Path) -> frozenset[int]:
+    """Owners trusted with what lies beside a source file: its own, the system's, this account."""
+    return own_account() | {0, source.stat().st_uid} if hasattr(os, "geteuid") else frozenset()
 
-    Parameters
-    ----------
-    folder : Path
 
-    Returns
-    -------
-    Path
-        The same folder without links in its path.
+def is_private(path: Path, owners: frozenset[int], *, is_folder: bool) -> bool:
+    """Whether a file or folder belongs to one of ``owners`` and nobody else can write it.
 
-    Raises
-    ------
-    ModelError
-        It cannot be made, or another user can change it.
+    A symbolic link is never private. Windows has other rights than owner and mode: there only
+    links are refused, and the user's profile folder is what keeps others out.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(
-            f"cache folder {folder.name!r} cannot be made: {error.strerror}; name a folder that "
-            "you can write"
-        ) from error
-    return check_private_folder(folder)
+    found = os.lstat(path)
+    if not (stat.S_ISDIR if is_folder else stat.S_ISREG)(found.st_mode):
+        return False
+    return not hasattr(os, "geteuid") or (
+        found.st_uid in owners and not found.st_mode & _OTHERS_WRITE
+    )
 
 
-def check_private_folder(folder: Path) -> Path:
-    """Check that nobody but this user (or root) can change a folder or swap it for another.
+def is_private_folder(folder: Path, owners: frozenset[int]) -> bool:
+    """Whether a folder is private and no folder above it lets another account replace it.
 
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    Path
-        The same folder without links in its path.
-
-    Raises
-    ------
-    ModelError
-        It is missing, no folder, a link, or writable by another user, it or one above it.
-
-    Notes
-    -----
-    A folder above with the sticky bit (``/tmp``) is fine: in it, others cannot rename what is not
-    theirs. Where users have no numbers (Windows), the profile's access list is relied on.
+    Above it a folder may be writable for others where it is sticky (``/tmp``), and for this
+    account's own group, which on many systems holds this account only.
     """
-    _refuse_unless(_state(folder), stat.S_ISDIR, folder, "a folder")
-    real = folder.resolve()
+    if not is_private(folder, owners, is_folder=True):
+        return False
     if not hasattr(os, "geteuid"):
-        return real
-    for part in (real, *real.parents):
-        state = _state(part)
-        if _is_foreign(state):
-            raise ModelError(
-                f"cache folder {folder.name!r} is not safe: {part.name or '/'!r} on its path "
-                "belongs to another user; what lies there is executed, so it is not read. Take a "
-                "folder of your own"
-            )
-        is_shared_above = part != real and state.st_mode & stat.S_ISVTX
-        if state.st_mode & _OTHERS_WRITE and not is_shared_above:
-            raise ModelError(
-                f"cache folder {folder.name!r} is not safe: other users can write "
-                f"{part.name or '/'!r} on its path (mode {stat.S_IMODE(state.st_mode):o}); what "
-                "lies there is executed, so it is not read. Take the right away (chmod go-w)"
-            )
-    return real
+        return True
+    for parent in Path(os.path.realpath(folder)).parents:
+        found = os.lstat(parent)
+        foreign = stat.S_IWOTH if found.st_gid == os.getegid() else _OTHERS_WRITE
+        is_safe = not found.st_mode & foreign or found.st_mode & stat.S_ISVTX
+        if found.st_uid not in owners | {0} or not is_safe:
+            return False
+    return True
 
 
-def check_private_file(path: Path) -> None:
-    """Check a file inside a private folder: regular, no link, changed by nobody else.
+def make_private_folder(folder: Path, owners: frozenset[int], *, mode: int) -> bool:
+    """Make a folder where it is missing; whether it is private then.
+
+    Parameters
+    ----------
+    mode : int
+        Rights of a folder that is made.
 
     Raises
     ------
-    ModelError
-        It is missing, a link, or writable by another user.
+    OSError
+        It cannot be made.
     """
-    state = _state(path)
-    _refuse_unless(state, stat.S_ISREG, path, "a file")
-    if hasattr(os, "geteuid") and (_is_foreign(state) or state.st_mode & _OTHERS_WRITE):
-        raise ModelError(
-            f"cached file {path.name!r} can be changed by another user, and it is executed; it is "
-            "not read. Remove it and make it again"
-        )
-
-
-def _state(path: Path) -> os.stat_result:
-    try:
-        return path.lstat()
-    except OSError as error:
-        raise ModelError(f"{path.name!r} cannot be read: {error.strerror}") from error
-
-
-def _is_foreign(state: os.stat_result) -> bool:
-    return state.st_uid not in (os.geteuid(), _ROOT)
-
-
-def _refuse_unless(state: os.stat_result, is_kind: Callable[[int], bool], path: Path, words: str) -> None:
-    if not is_kind(state.st_mode):
-        found = "a link" if stat.S_ISLNK(state.st_mode) else "something else"
-        raise ModelError(f"{path.name!r} in the cache is {found}, expected {words}; remove it")
+    if not folder.is_symlink() and not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=mode, exist_ok=True)
+    return is_private_folder(folder, owners)
