@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.bundle import Bundle
-from ildsdk.errors import ConfigError, ModelError, SliceUnusableError
+from ildsdk.errors import ModelError, SliceUnusableError
 from ildsdk.explain import SliceBox
 from ildsdk.lung import segment_lung
 from ildsdk.model_input import input_box, model_input
 from ildsdk.radiomics import RadiomicsExtractor
 from ildsdk.records import CtSlice, LungMask
-from ildsdk.runtime.session import Session, open_session
+from ildsdk.runtime.networks import open_networks
+from ildsdk.runtime.session import Session
 from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import RuntimeSettings
 
@@ -83,6 +83,8 @@ class Encoder:
     ----------
     provider : str
         The execution provider that really runs.
+    precision : {"fp32", "int8", "fp16"}
+        Arithmetic of the backbone that really runs.
     n_threads : int
         The thread budget in force.
 
@@ -90,38 +92,18 @@ class Encoder:
     ------
     ModelError
         The provider cannot run, or the models do not fit the bundle's manifest.
+    ConfigError
+        The precision asked for cannot run with this bundle on this provider.
     """
 
     def __init__(self, bundle: Bundle, settings: RuntimeSettings) -> None:
         self.bundle = bundle
         self.settings = settings
         self.n_threads = settings.n_threads or available_cpus()
-        self._backbone = open_session(bundle.backbone, settings, self.n_threads)
-        self._fusion = open_session(bundle.fusion, settings, self.n_threads)
-        self.provider = self._backbone.provider
+        self._networks = open_networks(bundle, settings, self.n_threads)
+        self.provider = self._networks.provider
+        self.precision = self._networks.precision
         self._extractor = RadiomicsExtractor(engine=settings.radiomics_engine)
-        self._explain: Session | None = None  # opened when first asked for
-        self._lock = threading.Lock()
-        self._check_contract()
-
-    def _check_contract(self) -> None:
-        size = self.bundle.method.input_size
-        n_features = len(self.bundle.feature_names)
-        no_axes: dict[str, list[int] | None] = {"deep_features": None}
-        expected: tuple[
-            tuple[str, Session, dict[str, list[int] | None], dict[str, list[int] | None]], ...
-        ] = (
-            ("backbone.onnx", self._backbone, {"image": [1, size, size]}, no_axes),
-            (
-                "fusion.onnx",
-                self._fusion,
-                {**no_axes, "radiomics": [n_features]},
-                {"embedding": [self.bundle.embedding_size]},
-            ),
-        )
-        for file_name, session, inputs, outputs in expected:
-            _check_shapes(file_name, "input", session.input_shapes, inputs)
-            _check_shapes(file_name, "output", session.output_shapes, outputs)
 
     def check_explain(self) -> None:
         """Load the graph of activation maps and check that it fits the other two.
@@ -133,22 +115,7 @@ class Encoder:
         ModelError
             It does not load, or does not fit.
         """
-        self._explain_session()
-
-    def _explain_session(self) -> Session:
-        path = self.bundle.explain
-        if path is None:
-            raise ConfigError(
-                f"bundle {self.bundle.name!r} has no activation maps (no explain.onnx): leave out "
-                "--explain (or --maps), or take a bundle exported with maps; `ildsdk bundle info` "
-                "tells which has them"
-            )
-        with self._lock:
-            if self._explain is None:
-                session = open_session(path, self.settings, self.n_threads)
-                _check_explain_graph(session, self._backbone, self.bundle)
-                self._explain = session
-            return self._explain
+        self._networks.explain()
 
     def encode(self, ct_slice: CtSlice, *, with_locations: bool = False) -> EncodedSlice:
         """Embed one slice.
@@ -286,14 +253,14 @@ class Encoder:
         clock: _StageClock,
         with_locations: bool,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        explain = self._explain_session() if with_locations else None
+        explain = self._networks.explain() if with_locations else None
         names = ["deep_features", "feature_map"] if explain else ["deep_features"]
-        deep_features, *maps = self._backbone.run_all(names, {"image": image[np.newaxis]})
+        deep_features, *maps = self._networks.backbone.run_all(names, {"image": image[np.newaxis]})
         clock.lap("backbone")
         radiomics = self.bundle.scaler.transform(features)[np.newaxis]
-        embedding = self._fusion.run(
-            "embedding", {"deep_features": deep_features, "radiomics": radiomics}
-        )[0]
+        embedding = self._networks.fusion.run_all(
+            ["embedding"], {"deep_features": deep_features, "radiomics": radiomics}
+        )[0][0]
         clock.lap("fusion")
         norm = float(np.linalg.norm(embedding))
         if not abs(norm - 1) <= _UNIT_NORM_TOLERANCE:  # also true for NaN
@@ -328,7 +295,8 @@ def _locations(
     embedding_size: int,
 ) -> npt.NDArray[np.float32]:
     """Location vectors of one slice, float32 ``(h, w, d)``."""
-    found = explain.run("locations", {"feature_map": feature_map, "radiomics": radiomics})
+    inputs = {"feature_map": feature_map, "radiomics": radiomics}
+    found = explain.run_all(["locations"], inputs)[0]
     height, width = feature_map.shape[2:]
     if found.shape != (1, height * width, embedding_size) or not np.isfinite(found).all():
         raise ModelError(
@@ -336,47 +304,3 @@ def _locations(
             f"{(1, height * width, embedding_size)}; the bundle is damaged"
         )
     return np.ascontiguousarray(found.reshape(height, width, embedding_size))
-
-
-def _check_explain_graph(explain: Session, backbone: Session, bundle: Bundle) -> None:
-    """Compare the axes that the graphs state; others show when they run."""
-    _check_shapes("backbone.onnx", "output", backbone.output_shapes, {"feature_map": None})
-    _check_shapes(
-        "explain.onnx", "input", explain.input_shapes, {"radiomics": [len(bundle.feature_names)]}
-    )
-    made = backbone.output_shapes["feature_map"][1:]
-    places: list[int | str | None] = [None]
-    if all(isinstance(axis, int) for axis in made[1:]):
-        places = [int(np.prod([int(axis) for axis in made[1:]]))]
-    for kind, name, shapes, expected in (
-        ("input", "feature_map", explain.input_shapes, made),
-        ("output", "locations", explain.output_shapes, [*places, bundle.embedding_size]),
-    ):
-        if name not in shapes:
-            raise ModelError(f"explain.onnx has {kind}s {sorted(shapes)}, expected {name!r}")
-        found = shapes[name][1:]
-        if len(found) != len(expected) or any(
-            isinstance(one, int) and isinstance(other, int) and one != other
-            for one, other in zip(found, expected, strict=True)
-        ):
-            raise ModelError(
-                f"explain.onnx {kind} {name!r} has shape {shapes[name]}, the other models ask for "
-                f"(batch, {', '.join(map(str, expected))})"
-            )
-
-
-def _check_shapes(
-    file_name: str,
-    kind: str,
-    found: dict[str, list[int | str | None]],
-    expected: dict[str, list[int] | None],
-) -> None:
-    """Compare names and all axes behind the batch axis; None leaves the axes free."""
-    for name, axes in expected.items():
-        if name not in found:
-            raise ModelError(f"{file_name} has {kind}s {sorted(found)}, expected {name!r}")
-        if axes is not None and list(found[name][1:]) != axes:
-            raise ModelError(
-                f"{file_name} {kind} {name!r} has shape {found[name]}, the manifest asks for "
-                f"(batch, {', '.join(map(str, axes))})"
-            )

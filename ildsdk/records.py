@@ -275,6 +275,8 @@ class Provenance:
 
     Attributes
     ----------
+    precision : str
+        Arithmetic of the backbone that really ran: ``"fp32"``, ``"int8"`` or ``"fp16"``.
     is_synthetic : bool
         True where the indexed cases are phantoms (synthetic CT), not patients.
     model_is_synthetic : bool
@@ -291,6 +293,7 @@ class Provenance:
     n_items: int
     n_cases: int
     provider: str
+    precision: str
     n_threads: int
     radiomics_engine: str
     search_mode: str
@@ -350,6 +353,7 @@ class EmbedResult:
 
     bundle_hash: str
     provider: str
+    precision: str
     is_synthetic: bool
     notice: str
     slices: tuple[EmbeddedSlice, ...]

@@ -32,7 +32,13 @@ from ildsdk.records import (
     SlicePictures,
     StudyAnswer,
 )
-from ildsdk.settings import Provider, QuerySettings, RadiomicsEngine, RuntimeSettings
+from ildsdk.settings import (
+    Precision,
+    Provider,
+    QuerySettings,
+    RadiomicsEngine,
+    RuntimeSettings,
+)
 from ildsdk.study_encoding import Progress, SliceCounter, embed_study, iter_study
 
 
@@ -61,6 +67,7 @@ class Retriever:
         index: str | Path | None = None,
         *,
         provider: Provider = "auto",
+        precision: Precision = "auto",
         n_threads: int | None = None,
         device_id: int = 0,
         radiomics_engine: RadiomicsEngine = "fast",
@@ -72,7 +79,7 @@ class Retriever:
         bundle, index : path or None
             None takes the embedded default. Both are made from phantom CT: good to try
             the software with, never for a real question.
-        provider, n_threads, device_id, radiomics_engine
+        provider, precision, n_threads, device_id, radiomics_engine
             See :class:`ildsdk.settings.RuntimeSettings`.
 
         Raises
@@ -86,6 +93,7 @@ class Retriever:
         """
         settings = RuntimeSettings(
             provider=provider,
+            precision=precision,
             n_threads=n_threads,
             device_id=device_id,
             radiomics_engine=radiomics_engine,
@@ -105,6 +113,11 @@ class Retriever:
     def provider(self) -> str:
         """The execution provider that really runs."""
         return self._encoder.provider
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the backbone that really runs: ``"fp32"``, ``"int8"`` or ``"fp16"``."""
+        return self._encoder.precision
 
     def query(
         self,
@@ -353,6 +366,7 @@ class Retriever:
             n_items=info.n_items,
             n_cases=info.n_cases,
             provider=self.provider,
+            precision=self.precision,
             n_threads=self._encoder.n_threads,
             radiomics_engine=self._encoder.settings.radiomics_engine,
             search_mode=settings.search_mode,

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 from ildsdk.errors import ConfigError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+Precision = Literal["auto", "fp32", "int8", "fp16"]
 SearchMode = Literal["exact", "fast", "paper"]
 RadiomicsEngine = Literal["fast", "pyradiomics"]
 
@@ -94,13 +95,17 @@ class MethodSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
-    """How fast, never what: execution provider, threads, device, radiomics engine.
+    """How fast, not what: execution provider, precision, threads, device, radiomics engine.
 
     Attributes
     ----------
     provider : {"auto", "cpu", "cuda", "tensorrt"}
         The one asked for runs, or :class:`~ildsdk.errors.ModelError` says what is missing.
         ``"auto"`` takes CUDA where a CUDA session really starts, the CPU else.
+    precision : {"auto", "fp32", "int8", "fp16"}
+        Arithmetic of the backbone. ``"auto"`` takes on a CPU the bundle's default precision
+        where this CPU is fast at it, float32 else, and float32 on a GPU. The other values are
+        kept to, or refused with the reason (docs/cold-start.md#precision).
     n_threads : int or None
         Thread budget; None takes the CPUs this process may use (affinity and cgroup).
     device_id : int
@@ -110,6 +115,7 @@ class RuntimeSettings:
     """
 
     provider: Provider = "auto"
+    precision: Precision = "auto"
     n_threads: int | None = None
     device_id: int = 0
     radiomics_engine: RadiomicsEngine = "fast"
@@ -118,6 +124,10 @@ class RuntimeSettings:
         _check(
             self.provider in get_args(Provider),
             f"provider is {self.provider!r}, expected one of {', '.join(get_args(Provider))}",
+        )
+        _check(
+            self.precision in get_args(Precision),
+            f"precision is {self.precision!r}, expected one of {', '.join(get_args(Precision))}",
         )
         _check(
             self.n_threads is None or self.n_threads >= 1,

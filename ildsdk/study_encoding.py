@@ -95,6 +95,7 @@ def embed_study(
     return EmbedResult(
         bundle_hash=encoder.bundle.bundle_hash,
         provider=encoder.provider,
+        precision=encoder.precision,
         is_synthetic=encoder.bundle.is_synthetic,
         notice=notice(model_is_synthetic=encoder.bundle.is_synthetic, cases_are_synthetic=False),
         slices=tuple(slices),

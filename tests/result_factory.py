@@ -246,6 +246,7 @@ def make_result(*studies: StudyAnswer, is_synthetic: bool = True, **changes: obj
         n_items=960,
         n_cases=48,
         provider="CPUExecutionProvider",
+        precision="int8",
         n_threads=2,
         radiomics_engine="fast",
         search_mode="exact",

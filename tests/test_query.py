@@ -79,6 +79,7 @@ def test_answers_have_their_parts(world: Path, retriever: Retriever) -> None:
     assert sum(entry.share for entry in study.labels) == pytest.approx(1)
     assert sum(entry.prevalence for entry in study.labels) == pytest.approx(1)
     assert result.provenance.provider == "cpu"
+    assert (result.provenance.precision, retriever.precision) == ("fp32", "fp32")
     assert "Not a medical device" in result.provenance.notice
     assert "SYNTHETIC" in result.provenance.notice
     assert json.loads(result.to_json())["schema"] == "ildsdk.query/1"

@@ -31,7 +31,7 @@ def test_says_what_the_result_holds():
         )
     assert "120  not-sampled" in text
     assert "1  not-dicom" in text
-    assert "CPUExecutionProvider, 2 threads" in text
+    assert "CPUExecutionProvider, int8, 2 threads" in text
     assert "radiomics 112 ms" in text
     assert result.provenance.bundle_hash[:12] in text
     assert result.provenance.index_hash[:12] in text

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from ildsdk.bundle import Bundle
 from ildsdk.encoder import Encoder
 from ildsdk.errors import ConfigError, ModelError
 from ildsdk.runtime import providers
-from ildsdk.runtime.session import open_session
+from ildsdk.runtime.cpu_features import CpuFeatures, cpu_features
+from ildsdk.runtime.precision import RunPrecision, choose_precision
+from ildsdk.runtime.ort_session import open_session
 from ildsdk.runtime.threads import available_cpus
-from ildsdk.settings import RuntimeSettings, settings_from_mapping
+from ildsdk.settings import Precision, RuntimeSettings, settings_from_mapping
 from tests.bundle_factory import write_tiny_bundle
 
 
@@ -41,10 +44,10 @@ def test_budget_reads_cgroup_v1(tmp_path: Path) -> None:
 def test_cpu_session_runs_what_was_asked(bundle: Bundle) -> None:
     session = open_session(bundle.backbone, RuntimeSettings(provider="cpu"), 1)
     assert session.provider == "cpu"
-    output = session.run("deep_features", {"image": np.ones((2, 1, 64, 64), np.float32)})
+    output = session.run_all(["deep_features"], {"image": np.ones((2, 1, 64, 64), np.float32)})[0]
     assert output.shape == (2, 8)
     with pytest.raises(ModelError, match="failed while running"):
-        session.run("deep_features", {"image": np.ones((1, 1, 8, 8), np.float32)})
+        session.run_all(["deep_features"], {"image": np.ones((1, 1, 8, 8), np.float32)})
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
@@ -76,7 +79,7 @@ def test_auto_whose_gpu_does_not_start_is_the_cpu(
         pytest.skip("a CUDA device is there")
     monkeypatch.setattr(providers, "missing_for", lambda provider: None)
     monkeypatch.setattr(providers, "_has_cuda_device", lambda: True)
-    assert open_session(bundle.backbone, RuntimeSettings(), 1).provider == "cpu"
+    assert Encoder(bundle, RuntimeSettings()).provider == "cpu"
 
 
 def test_provider_options_carry_the_device() -> None:
@@ -92,9 +95,9 @@ def test_provider_options_carry_the_device() -> None:
 def test_cuda_agrees_with_cpu(bundle: Bundle) -> None:
     image = np.random.default_rng(0).random((1, 1, 64, 64), np.float32)
     outputs = [
-        open_session(bundle.backbone, RuntimeSettings(provider=provider), 1).run(
-            "deep_features", {"image": image}
-        )
+        open_session(bundle.backbone, RuntimeSettings(provider=provider), 1).run_all(
+            ["deep_features"], {"image": image}
+        )[0]
         for provider in ("cpu", "cuda")
     ]
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-4)
@@ -105,7 +108,7 @@ def test_telemetry_of_onnxruntime_is_switched_off() -> None:
         "import onnxruntime\n"
         "calls = []\n"
         "onnxruntime.disable_telemetry_events = lambda: calls.append('off')\n"
-        "import ildsdk.runtime.session\n"
+        "import ildsdk.runtime.ort_session\n"
         "assert calls == ['off']"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -138,9 +141,80 @@ def test_models_that_do_not_fit_the_manifest(bundle: Bundle) -> None:
         ({"provider": "gpu"}, "expected one of auto, cpu"),
         ({"n_threads": 0}, "1 or more"),
         ({"thread": 2}, "did you mean 'n_threads'"),
+        ({"precision": "bf16"}, "expected one of auto, fp32, int8, fp16"),
         ({"radiomics_engine": "slow"}, "fast, pyradiomics"),
     ],
 )
 def test_settings_check_themselves(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings_from_mapping(RuntimeSettings, values)
+
+
+@pytest.mark.parametrize(
+    ("line", "machine", "names", "is_fast"),
+    [
+        ("flags\t\t: fpu avx2 avx512_vnni", "x86_64", {"fpu", "avx2", "avx512vnni"}, True),
+        ("flags\t\t: fpu avx2 avx_vnni", "AMD64", {"fpu", "avx2", "avxvnni"}, True),
+        ("flags\t\t: fpu avx2 avx512f", "x86_64", {"fpu", "avx2", "avx512f"}, False),
+        ("Features\t: fp asimddp", "aarch64", {"fp", "dotprod"}, True),
+        ("Features\t: fp asimd", "aarch64", {"fp", "asimd"}, False),
+        ("Features\t: fp asimddp", "riscv64", {"fp", "dotprod"}, False),
+    ],
+)
+def test_cpu_features_of_linux(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, machine: str, names: set[str],
+    is_fast: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: x\n{line}\n\nflags : none\n")
+    found = cpu_features(tmp_path / "cpuinfo")
+    assert found.names == names
+    assert found.has_fast_int8 is is_fast
+
+
+def test_cpu_features_without_proc_agree_about_int8(tmp_path: Path) -> None:
+    asked = cpu_features(tmp_path / "absent")
+    assert asked.names
+    assert asked.has_fast_int8 == cpu_features().has_fast_int8
+
+
+_OLD = CpuFeatures(machine="x86_64", names=frozenset({"avx2"}))
+_NEW = CpuFeatures(machine="x86_64", names=frozenset({"avx512vnni"}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "provider", "default", "has_int8", "cpu", "expected"),
+    [
+        ("auto", "cpu", "int8", True, _NEW, "int8"),
+        ("auto", "cpu", "int8", True, _OLD, "fp32"),
+        ("auto", "cpu", "int8", False, _NEW, "fp32"),
+        ("auto", "cpu", "fp32", True, _NEW, "fp32"),
+        ("auto", "cuda", "int8", True, _NEW, "fp32"),
+        ("auto", "tensorrt", "int8", True, _NEW, "fp32"),
+        ("int8", "cpu", "fp32", True, _OLD, "int8"),
+        ("fp32", "cpu", "int8", True, _NEW, "fp32"),
+        ("fp16", "tensorrt", "fp32", False, _OLD, "fp16"),
+        ("fp16", "cpu", "fp32", True, _NEW, "precision 'fp16' does not run on provider 'cpu'"),
+        ("fp16", "cuda", "fp32", True, _NEW, "or for provider tensorrt"),
+        ("int8", "cuda", "int8", True, _NEW, "which runs fp32;"),
+        ("int8", "cpu", "fp32", False, _NEW, "the bundle has no 8-bit network"),
+    ],
+)
+def test_precision_that_runs(
+    asked: Precision, provider: str, default: Literal["fp32", "int8"], has_int8: bool,
+    cpu: CpuFeatures, expected: str,
+) -> None:  # fmt: skip
+    arguments = {"bundle_default": default, "has_int8": has_int8, "cpu": cpu}
+    if expected in get_args(RunPrecision):
+        assert choose_precision(asked, provider, **arguments) == expected
+    else:
+        with pytest.raises(ConfigError, match=expected):
+            choose_precision(asked, provider, **arguments)
+
+
+def test_fp16_on_a_cpu_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="'fp16' does not run on provider 'cpu'"):
+        Encoder(bundle, RuntimeSettings(provider="cpu", precision="fp16"))
+    with pytest.raises(ConfigError, match="has no 8-bit network"):
+        Encoder(bundle, RuntimeSettings(provider="cpu", precision="int8"))
+    assert Encoder(bundle, RuntimeSettings(provider="cpu")).precision == "fp32"

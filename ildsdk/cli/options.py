@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from ildsdk.runtime.threads import available_cpus
-from ildsdk.settings import Provider, RadiomicsEngine
+from ildsdk.settings import Precision, Provider, RadiomicsEngine
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -43,7 +43,7 @@ def index_option(command: CommandT) -> CommandT:
 
 
 def runtime_options(command: CommandT) -> CommandT:
-    """``--provider``, ``--threads``, ``--device``, ``--radiomics-engine`` as ``runtime=...``."""
+    """``--provider``, ``--precision``, ``--threads`` and more as ``runtime=...``."""
 
     @click.option(
         "--provider",
@@ -51,6 +51,14 @@ def runtime_options(command: CommandT) -> CommandT:
         default="auto",
         show_default=True,
         help="Execution provider; the one asked for runs, or an error says why not.",
+    )
+    @click.option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of the network; auto: the bundle's default where this processor is fast "
+        "at it, else fp32.",
     )
     @click.option(
         "--threads",
@@ -71,6 +79,7 @@ def runtime_options(command: CommandT) -> CommandT:
     def wrapped(
         *args: Any,
         provider: str,
+        precision: str,
         threads: int | None,
         device: int,
         radiomics_engine: str,
@@ -81,6 +90,7 @@ def runtime_options(command: CommandT) -> CommandT:
             os.environ.setdefault(variable, str(threads or available_cpus()))
         runtime = {
             "provider": provider,
+            "precision": precision,
             "n_threads": threads,
             "device_id": device,
             "radiomics_engine": radiomics_engine,

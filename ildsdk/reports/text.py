@@ -216,7 +216,10 @@ def _run_lines(result: QueryResult, columns: int) -> list[str]:
         facts.append(("Wall clock", walls))
     threads = count_noun(made.n_threads, "thread")
     facts += [
-        ("Ran on", f"{made.provider}, {threads}; {made.radiomics_engine} radiomics"),
+        (
+            "Ran on",
+            f"{made.provider}, {made.precision}, {threads}; {made.radiomics_engine} radiomics",
+        ),
         ("Bundle", f"{made.bundle_name} ({made.bundle_hash[:12]})"),
         (
             "Index",

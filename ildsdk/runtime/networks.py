@@ -1,0 +1,174 @@
+"""The networks of one bundle, loaded on one provider and checked against its manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ildsdk.bundle import Bundle
+from ildsdk.errors import ConfigError, ModelError
+from ildsdk.runtime.cpu_features import cpu_features
+from ildsdk.runtime.ort_session import open_session
+from ildsdk.runtime.precision import choose_precision
+from ildsdk.runtime.providers import resolve
+from ildsdk.runtime.session import Axes, Session
+from ildsdk.settings import RuntimeSettings
+
+
+class Networks:
+    """Backbone, fusion network and graph of activation maps. Safe to share between threads.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    settings : RuntimeSettings
+    n_threads : int
+        Threads of one run.
+
+    Attributes
+    ----------
+    backbone, fusion : Session
+    provider : {"cpu", "cuda", "tensorrt"}
+        That of all of them.
+    precision : {"fp32", "int8", "fp16"}
+        Arithmetic of the backbone.
+
+    Raises
+    ------
+    ModelError
+        The provider cannot run, or the models do not fit the bundle's manifest.
+    ConfigError
+        The precision asked for cannot run with this bundle on this provider.
+    """
+
+    def __init__(self, bundle: Bundle, settings: RuntimeSettings, n_threads: int) -> None:
+        self._bundle = bundle
+        self._n_threads = n_threads
+        self.fusion: Session = open_session(bundle.fusion, settings, n_threads)
+        self.provider = self.fusion.provider
+        self._settings = dataclasses.replace(settings, provider=self.provider)
+        # Bundles before format 3 have neither attribute.
+        backbone_int8: Path | None = getattr(bundle, "backbone_int8", None)
+        self.precision = choose_precision(
+            settings.precision,
+            self.provider,
+            bundle_default=getattr(bundle, "default_precision", "fp32"),
+            has_int8=backbone_int8 is not None,
+            cpu=cpu_features(),
+        )
+        is_int8 = self.precision == "int8" and backbone_int8 is not None
+        backbone = backbone_int8 if is_int8 and backbone_int8 is not None else bundle.backbone
+        self.backbone: Session = open_session(
+            backbone, self._settings, n_threads, precision=self.precision
+        )
+        self._explain: Session | None = None  # opened when first asked for
+        self._lock = threading.Lock()
+        self._check_contract()
+
+    def explain(self) -> Session:
+        """Graph of activation maps, loaded and checked when first asked for.
+
+        Raises
+        ------
+        ConfigError
+            The bundle has none.
+        ModelError
+            It does not load, or does not fit the other two.
+        """
+        path = self._bundle.explain
+        if path is None:
+            raise ConfigError(
+                f"bundle {self._bundle.name!r} has no activation maps (no explain.onnx): leave out "
+                "--explain (or --maps), or take a bundle exported with maps; `ildsdk bundle info` "
+                "tells which has them"
+            )
+        with self._lock:
+            if self._explain is None:
+                session = open_session(path, self._settings, self._n_threads)
+                _check_explain_graph(session, self.backbone, self._bundle)
+                self._explain = session
+            return self._explain
+
+    def _check_contract(self) -> None:
+        size = self._bundle.method.input_size
+        n_features = len(self._bundle.feature_names)
+        no_axes: dict[str, list[int] | None] = {"deep_features": None}
+        expected: tuple[
+            tuple[str, Session, dict[str, list[int] | None], dict[str, list[int] | None]], ...
+        ] = (
+            ("backbone.onnx", self.backbone, {"image": [1, size, size]}, no_axes),
+            (
+                "fusion.onnx",
+                self.fusion,
+                {**no_axes, "radiomics": [n_features]},
+                {"embedding": [self._bundle.embedding_size]},
+            ),
+        )
+        for file_name, session, inputs, outputs in expected:
+            _check_shapes(file_name, "input", session.input_shapes, inputs)
+            _check_shapes(file_name, "output", session.output_shapes, outputs)
+
+
+def open_networks(bundle: Bundle, settings: RuntimeSettings, n_threads: int) -> Networks:
+    """Load the networks of a bundle; provider ``"auto"`` takes a GPU only where they start on it.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        As :class:`Networks`.
+    """
+    provider, _ = resolve(settings.provider, settings.device_id)
+    try:
+        return Networks(bundle, dataclasses.replace(settings, provider=provider), n_threads)
+    except ModelError:
+        if settings.provider != "auto" or provider == "cpu":
+            raise
+        return Networks(bundle, dataclasses.replace(settings, provider="cpu"), n_threads)
+
+
+def _check_explain_graph(explain: Session, backbone: Session, bundle: Bundle) -> None:
+    """Compare the axes that the graphs state; others show when they run."""
+    _check_shapes("backbone.onnx", "output", backbone.output_shapes, {"feature_map": None})
+    _check_shapes(
+        "explain.onnx", "input", explain.input_shapes, {"radiomics": [len(bundle.feature_names)]}
+    )
+    made = backbone.output_shapes["feature_map"][1:]
+    places: list[int | str | None] = [None]
+    if all(isinstance(axis, int) for axis in made[1:]):
+        places = [int(np.prod([int(axis) for axis in made[1:]]))]
+    for kind, name, shapes, expected in (
+        ("input", "feature_map", explain.input_shapes, made),
+        ("output", "locations", explain.output_shapes, [*places, bundle.embedding_size]),
+    ):
+        if name not in shapes:
+            raise ModelError(f"explain.onnx has {kind}s {sorted(shapes)}, expected {name!r}")
+        found = shapes[name][1:]
+        if len(found) != len(expected) or any(
+            isinstance(one, int) and isinstance(other, int) and one != other
+            for one, other in zip(found, expected, strict=True)
+        ):
+            raise ModelError(
+                f"explain.onnx {kind} {name!r} has shape {shapes[name]}, the other models ask for "
+                f"(batch, {', '.join(map(str, expected))})"
+            )
+
+
+def _check_shapes(
+    file_name: str,
+    kind: str,
+    found: Mapping[str, Axes],
+    expected: dict[str, list[int] | None],
+) -> None:
+    """Compare names and all axes behind the batch axis; None leaves the axes free."""
+    for name, axes in expected.items():
+        if name not in found:
+            raise ModelError(f"{file_name} has {kind}s {sorted(found)}, expected {name!r}")
+        if axes is not None and list(found[name][1:]) != axes:
+            raise ModelError(
+                f"{file_name} {kind} {name!r} has shape {found[name]}, the manifest asks for "
+                f"(batch, {', '.join(map(str, axes))})"
+            )
