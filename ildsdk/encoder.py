@@ -254,13 +254,13 @@ class Encoder:
         with_locations: bool,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         explain = self._networks.explain() if with_locations else None
-        names = ["deep_features", "feature_map"] if explain else ["deep_features"]
-        deep_features, *maps = self._networks.backbone.run_all(names, {"image": image[np.newaxis]})
-        clock.lap("backbone")
         radiomics = self.bundle.scaler.transform(features)[np.newaxis]
-        embedding = self._networks.fusion.run_all(
-            ["embedding"], {"deep_features": deep_features, "radiomics": radiomics}
-        )[0][0]
+        (embedding,), *maps = self._networks.embed(
+            image[np.newaxis],
+            radiomics,
+            more=["feature_map"] if explain else [],
+            after_backbone=lambda: clock.lap("backbone"),
+        )
         clock.lap("fusion")
         norm = float(np.linalg.norm(embedding))
         if not abs(norm - 1) <= _UNIT_NORM_TOLERANCE:  # also true for NaN

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from ildsdk.errors import ConfigError
@@ -112,6 +113,13 @@ class RuntimeSettings:
         GPU number for CUDA and TensorRT.
     radiomics_engine : {"fast", "pyradiomics"}
         Same feature names, order and values; see ``ildsdk.radiomics``.
+    gpu_memory_bytes : int or None
+        Upper limit of ONNX Runtime's memory on the GPU; None: none.
+    engine_folder : Path or None
+        Where TensorRT engines lie; None: ``~/.cache/ildsdk/engines``.
+    allow_engine_build : bool
+        Build a missing TensorRT engine when it is needed, which takes minutes. Off, that is an
+        error, and ``ildsdk build-engine`` builds ahead of time.
     """
 
     provider: Provider = "auto"
@@ -119,8 +127,15 @@ class RuntimeSettings:
     n_threads: int | None = None
     device_id: int = 0
     radiomics_engine: RadiomicsEngine = "fast"
+    gpu_memory_bytes: int | None = None
+    engine_folder: Path | None = None
+    allow_engine_build: bool = False
 
     def __post_init__(self) -> None:
+        _check(
+            self.gpu_memory_bytes is None or self.gpu_memory_bytes >= 1,
+            f"gpu_memory_bytes is {self.gpu_memory_bytes!r}, expected 1 or more",
+        )
         _check(
             self.provider in get_args(Provider),
             f"provider is {self.provider!r}, expected one of {', '.join(get_args(Provider))}",

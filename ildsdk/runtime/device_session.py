@@ -17,8 +17,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from ildsdk.errors import ModelError
+from ildsdk.runtime.session import Axes, Session
 
-Axes: TypeAlias = Sequence[int | str | None]
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 
 _GRAPH_ID = "gpu_graph_id"
@@ -296,6 +296,15 @@ class DeviceChain:
                 (self._tail if name in self._tail.outputs else self._head).read(name)
                 for name in outputs
             ]
+
+
+def chain_of(first: Session, second: Session) -> DeviceChain | None:
+    """Chain of two networks whose tensors lie on one device; None where they do not."""
+    if not isinstance(first, DeviceSession) or not isinstance(second, DeviceSession):
+        return None
+    if first.device != second.device or first.fixed_run() is None or second.fixed_run() is None:
+        return None
+    return DeviceChain(first, second)
 
 
 def _axes(values: Sequence[ort.NodeArg]) -> dict[str, Axes]:

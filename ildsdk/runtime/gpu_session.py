@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,8 +177,6 @@ def _open(
 
 
 def _with_graph(cuda: CudaOptions, cuda_graph: bool) -> CudaOptions:
-    import dataclasses
-
     return dataclasses.replace(cuda, cuda_graph=cuda_graph)
 
 
