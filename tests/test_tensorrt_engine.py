@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 from ildsdk.bundle import Bundle
 from ildsdk.errors import ModelError
+from ildsdk.runtime.device_session import DeviceSession
 from ildsdk.runtime.engine_cache import EngineCache
+from ildsdk.runtime.gpu_session import MakeProviders, open_with_engine
 from ildsdk.runtime.provider_libraries import missing_for
-from ildsdk.runtime.provider_options import TensorrtOptions
+from ildsdk.runtime.provider_options import OrtProvider, TensorrtOptions
 from ildsdk.runtime.tensorrt_engine import (
     EngineRequest,
     TensorrtMachine,
@@ -19,6 +23,7 @@ from ildsdk.runtime.tensorrt_engine import (
     find_engine,
     input_shapes,
 )
+from ildsdk.settings import RuntimeSettings
 from tests.bundle_factory import INPUT_SIZE, write_tiny_bundle
 from tests.test_engine_cache import DRIVER
 
@@ -153,6 +158,66 @@ def test_a_changed_model_has_no_engine(
     copy.write_bytes(copy.read_bytes() + b"\0")
     with pytest.raises(ModelError, match="no TensorRT engine"):
         find_engine(request, MACHINE, cache)
+
+
+class Opener:
+    """Opens on the CPU what was to open on TensorRT, as a GPU's session would be opened."""
+
+    def __init__(self, *, rebuilds: bool = False) -> None:
+        self.rebuilds = rebuilds
+        self.providers: list[OrtProvider] = []
+
+    def __call__(
+        self,
+        model: Path,
+        provider: str,
+        make_providers: MakeProviders,
+        device_id: int,
+        batch_max: int | None,
+    ) -> DeviceSession:
+        self.providers = make_providers(True)
+        if self.rebuilds:
+            folder = Path(self.providers[0][1]["trt_engine_cache_path"])
+            (folder / "ildsdk_1_sm90.engine").write_bytes(b"another engine")
+        session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        return DeviceSession(session, provider, device="cpu", batch_max=batch_max)
+
+
+def test_a_query_without_an_engine_fails_unless_told_otherwise(
+    request_fp16: EngineRequest, tmp_path: Path
+) -> None:
+    compiler, opener = Compiler(), Opener()
+    folder = tmp_path / "engines"
+    settings = RuntimeSettings(provider="tensorrt", precision="fp16", engine_folder=folder)
+    with pytest.raises(ModelError, match="build-engine --precision fp16"):
+        open_with_engine(request_fp16, settings, MACHINE, open_session=opener)
+    allowed = dataclasses.replace(settings, allow_engine_build=True, gpu_memory_bytes=1 << 30)
+    open_with_engine(
+        request_fp16, allowed, MACHINE, compile_model=compiler, open_session=opener
+    )
+    (tensorrt, options), (cuda, more) = opener.providers
+    assert (tensorrt, cuda) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert options["trt_engine_cache_path"].startswith(str(folder / "fp16-b1-sm90-"))
+    assert options["trt_cuda_graph_enable"] == "True"
+    assert more["gpu_mem_limit"] == str(1 << 30)
+    session = open_with_engine(request_fp16, settings, MACHINE, open_session=opener)
+    assert len(compiler.calls) == 1
+    with pytest.raises(ModelError, match="engine is built for at most 1"):
+        session.run_all(["deep_features"], {"image": np.zeros((2, 1, 64, 64), np.float32)})
+
+
+def test_an_engine_that_tensorrt_does_not_take_is_an_error(
+    request_fp16: EngineRequest, tmp_path: Path
+) -> None:
+    settings = RuntimeSettings(engine_folder=tmp_path / "engines", allow_engine_build=True)
+    with pytest.raises(ModelError, match="did not take the engine"):
+        open_with_engine(
+            request_fp16,
+            settings,
+            MACHINE,
+            compile_model=Compiler(),
+            open_session=Opener(rebuilds=True),
+        )
 
 
 def test_input_shapes_and_no_model(bundle: Bundle, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ildsdk.runtime.provider_options import (
     TensorrtOptions,
 )
 from ildsdk.runtime.tensorrt_engine import (
+    CompileModel,
     EngineRequest,
     TensorrtMachine,
     build_engine,
@@ -33,6 +34,8 @@ _GRAPH_REFUSED = "graph capture feature"
 
 MakeProviders = Callable[[bool], list[OrtProvider]]
 """Providers and options of a session, with CUDA graphs or without."""
+OpenSession = Callable[[Path, str, MakeProviders, int, int | None], DeviceSession]
+"""Opens a model on a provider: model, provider, its options, device, largest batch."""
 
 
 def open_gpu_session(
@@ -56,30 +59,57 @@ def open_gpu_session(
     ModelError
         It does not load, the network would run elsewhere, or TensorRT has no engine for it.
     """
-    cuda = CudaOptions(device_id=settings.device_id, memory_limit_bytes=settings.gpu_memory_bytes)
     if provider == "cuda":
 
-        def make_cuda(cuda_graph: bool) -> list[OrtProvider]:
-            return [_with_graph(cuda, cuda_graph).to_ort()]
+        def make_providers(cuda_graph: bool) -> list[OrtProvider]:
+            return [dataclasses.replace(_cuda(settings), cuda_graph=cuda_graph).to_ort()]
 
-        return _open(model, provider, make_cuda, settings.device_id, batch_max=None)
+        return _open(model, provider, make_providers, settings.device_id)
+    return open_with_engine(
+        EngineRequest(model=model, precision=precision, device_id=settings.device_id),
+        settings,
+        TensorrtMachine.here(),
+    )
 
-    request = EngineRequest(model=model, precision=precision, device_id=settings.device_id)
+
+def open_with_engine(
+    request: EngineRequest,
+    settings: RuntimeSettings,
+    machine: TensorrtMachine,
+    *,
+    compile_model: CompileModel | None = None,
+    open_session: OpenSession | None = None,
+) -> DeviceSession:
+    """Load a network on TensorRT, from an engine that is there or, where allowed, built now.
+
+    Parameters
+    ----------
+    request : EngineRequest
+    settings : RuntimeSettings
+    machine : TensorrtMachine
+    compile_model, open_session : callable, optional
+        What needs a GPU: :func:`compile_with_tensorrt`, and the opening of the session.
+
+    Raises
+    ------
+    ModelError
+        There is no engine, or TensorRT did not take it.
+    """
     cache = EngineCache(settings.engine_folder)
-    machine = TensorrtMachine.here()
     if settings.allow_engine_build:
-        engine, _ = build_engine(request, machine, cache, compile_with_tensorrt)
+        compile_model = compile_model or compile_with_tensorrt
+        engine, _ = build_engine(request, machine, cache, compile_model)
     else:
         engine = find_engine(request, machine, cache)
 
-    def make_tensorrt(cuda_graph: bool) -> list[OrtProvider]:
+    def make_providers(cuda_graph: bool) -> list[OrtProvider]:
         options = request.options(engine.profile, engine.folder, cuda_graph=cuda_graph)
         # What TensorRT has no kernel for goes to CUDA, as ONNX Runtime's documentation asks.
-        return [options.to_ort(), cuda.to_ort()]
+        return [options.to_ort(), _cuda(settings).to_ort()]
 
     before = _stamp(engine.folder)
-    session = _open(
-        model, provider, make_tensorrt, settings.device_id, batch_max=engine.key.batch_max
+    session = (open_session or _open)(
+        request.model, "tensorrt", make_providers, request.device_id, engine.key.batch_max
     )
     if _stamp(engine.folder) != before:
         raise ModelError(
@@ -154,8 +184,7 @@ def _open(
     provider: str,
     make_providers: MakeProviders,
     device_id: int,
-    *,
-    batch_max: int | None,
+    batch_max: int | None = None,
 ) -> DeviceSession:
     """Session with CUDA graphs, or without where ONNX Runtime refuses them for this network."""
     has_graph = True
@@ -176,8 +205,10 @@ def _open(
     )
 
 
-def _with_graph(cuda: CudaOptions, cuda_graph: bool) -> CudaOptions:
-    return dataclasses.replace(cuda, cuda_graph=cuda_graph)
+def _cuda(settings: RuntimeSettings) -> CudaOptions:
+    return CudaOptions(
+        device_id=settings.device_id, memory_limit_bytes=settings.gpu_memory_bytes
+    )
 
 
 def _stamp(folder: Path) -> dict[str, tuple[int, int]]:
