@@ -70,6 +70,7 @@ class Retriever:
         precision: Precision = "auto",
         n_threads: int | None = None,
         device_id: int = 0,
+        model_cache: Path | None = None,
         radiomics_engine: RadiomicsEngine = "fast",
     ) -> Retriever:
         """Open a bundle and an index that was built with it.
@@ -79,7 +80,7 @@ class Retriever:
         bundle, index : path or None
             None takes the embedded default. Both are made from phantom CT: good to try
             the software with, never for a real question.
-        provider, precision, n_threads, device_id, radiomics_engine
+        provider, precision, n_threads, device_id, model_cache, radiomics_engine
             See :class:`ildsdk.settings.RuntimeSettings`.
 
         Raises
@@ -96,6 +97,7 @@ class Retriever:
             precision=precision,
             n_threads=n_threads,
             device_id=device_id,
+            model_cache=model_cache,
             radiomics_engine=radiomics_engine,
         )
         opened_bundle = Bundle.open(bundle if bundle is not None else defaults.bundle_path())

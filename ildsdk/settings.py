@@ -111,6 +111,10 @@ class RuntimeSettings:
         Thread budget; None takes the CPUs this process may use (affinity and cgroup).
     device_id : int
         GPU number for CUDA and TensorRT.
+    model_cache : Path or None
+        Folder of this account for networks optimized for this processor, made where it is
+        missing, so that the next process starts sooner; None: nothing is written. What
+        ``ildsdk warmup`` put beside the package is used either way. See docs/cold-start.md.
     radiomics_engine : {"fast", "pyradiomics"}
         Same feature names, order and values; see ``ildsdk.radiomics``.
     gpu_memory_bytes : int or None
@@ -126,6 +130,7 @@ class RuntimeSettings:
     precision: Precision = "auto"
     n_threads: int | None = None
     device_id: int = 0
+    model_cache: Path | None = None
     radiomics_engine: RadiomicsEngine = "fast"
     gpu_memory_bytes: int | None = None
     engine_folder: Path | None = None
@@ -147,6 +152,10 @@ class RuntimeSettings:
         _check(
             self.n_threads is None or self.n_threads >= 1,
             f"n_threads is {self.n_threads!r}, expected 1 or more",
+        )
+        _check(
+            self.model_cache is None or isinstance(self.model_cache, Path),
+            f"model_cache is a {type(self.model_cache).__name__}, expected a Path or None",
         )
         _check(self.device_id >= 0, f"device_id is {self.device_id!r}, expected 0 or more")
         _check(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ildsdk.bundle import Bundle, write_bundle
+from ildsdk.bundle import Bundle, StoredPrecision, write_bundle
+from ildsdk.bundle.layout import bundle_hash
 from ildsdk.radiomics.names import FEATURE_NAMES
 from ildsdk.radiomics.scaler import FeatureScaler
 from ildsdk.settings import MethodSettings
+from tests.int8_factory import write_int8_pair
 
 N_DEEP = 8
 EMBEDDING_SIZE = 16
@@ -25,13 +29,20 @@ def write_tiny_bundle(
     seed: int = 0,
     name: str = "tiny",
     with_maps: bool = False,
+    with_int8: bool = False,
+    default_precision: StoredPrecision = "fp32",
     model_card: str | None = None,
     radiomics_scale: float = 1e3,
 ) -> Bundle:
     parts = folder.with_name(folder.name + "-parts")
     parts.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    _write_backbone(parts / "backbone.onnx", rng)
+    if with_int8:
+        write_int8_pair(
+            parts / "backbone.onnx", parts / "backbone-int8.onnx", rng, INPUT_SIZE, N_DEEP
+        )
+    else:
+        _write_backbone(parts / "backbone.onnx", rng)
     weights = _write_fusion(parts / "fusion.onnx", rng)
     if with_maps:
         write_explain(parts / "explain.onnx", weights)
@@ -52,9 +63,29 @@ def write_tiny_bundle(
         figures={},
         license="Apache-2.0",
         intended_use="tests",
+        backbone_int8=parts / "backbone-int8.onnx" if with_int8 else None,
+        default_precision=default_precision,
+        int8_agreement={"measured_by": "tests"} if with_int8 else None,
         explain=parts / "explain.onnx" if with_maps else None,
         model_card=model_card,
     )
+
+
+def edit_manifest(folder: Path, **changes: object) -> None:
+    """Change keys of a bundle's manifest, the SHA-256 of files not among them."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.update(changes)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Put other bytes into a bundle, with the checksum that a forger would write."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    digest = hashlib.sha256(content).hexdigest()
+    manifest["files"][name] = {"bytes": len(content), "sha256": digest}
+    manifest["bundle_hash"] = bundle_hash(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _weights(name: str, rng: np.random.Generator, *shape: int) -> onnx.TensorProto:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ildsdk import defaults
 from ildsdk.bundle import Bundle, write_bundle
 from ildsdk.errors import ConfigError, ModelError
-from tests.bundle_factory import write_tiny_bundle
+from tests.bundle_factory import edit_manifest, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +22,6 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(intact: Path, tmp_path: Path) -> Path:
     return shutil.copytree(intact, tmp_path / "copy")
-
-
-def edit_manifest(folder: Path, **changes: object) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest.update(changes)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_round_trip(intact: Path) -> None:
@@ -60,9 +53,10 @@ def test_hash_follows_weights_and_ignores_reading_matter(tmp_path: Path, copy: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": "ildsdk.bundle/3"}, "update ildsdk"),
+        ({"schema": "ildsdk.bundle/4"}, "update ildsdk"),
         ({"pipeline_version": "ildsdk.pipeline/0"}, "this ildsdk prepares slices by"),
-        ({"schema": "other"}, "expected 'ildsdk.bundle/2'"),
+        ({"schema": "other"}, "expected 'ildsdk.bundle/3'"),
+        ({"schema": ["ildsdk.bundle/3"]}, "expected 'ildsdk.bundle/3'"),
         ({"feature_names": ["x"]}, "1 features"),
         ({"embedding_size": 17}, "changed after it was made"),
         ({"embedding_size": "128"}, "expected 2 to 4096"),
@@ -141,10 +135,6 @@ def test_failed_write_leaves_nothing(intact: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def as_version_1(folder: Path) -> None:
-    edit_manifest(folder, schema="ildsdk.bundle/1")
-
-
 class TestMapsAndCard:
     CARD = "# Model card\n\nFor tests; Zürich.\n"
 
@@ -161,20 +151,6 @@ class TestMapsAndCard:
         assert bundle.explain_sha256 == digest
         assert bundle.bundle_hash == bare.bundle_hash
         assert (bare.explain, bare.explain_sha256, bare.model_card()) == (None, None, None)
-
-    def test_version_1_is_read_with_its_hash(self, copy: Path) -> None:
-        expected = Bundle.open(copy).bundle_hash
-        as_version_1(copy)
-        assert Bundle.open(copy).bundle_hash == expected
-
-    def test_the_embedded_bundle_of_version_1_keeps_the_hash_it_was_made_with(self) -> None:
-        manifest = json.loads((defaults.bundle_path() / "manifest.json").read_text())
-        assert Bundle.open(defaults.bundle_path()).bundle_hash == manifest["bundle_hash"]
-
-    def test_version_1_has_neither(self, full: Path) -> None:
-        as_version_1(full)
-        with pytest.raises(ModelError, match=r"expected \['backbone.onnx', 'fusion.onnx'\]$"):
-            Bundle.open(full)
 
     @pytest.mark.parametrize("name", ["explain.onnx", "model_card.md"])
     def test_a_flipped_bit_and_a_lost_file_are_found(self, full: Path, name: str) -> None:

@@ -13,8 +13,8 @@ from ildsdk.encoder import Encoder
 from ildsdk.errors import ConfigError, ModelError
 from ildsdk.runtime import providers
 from ildsdk.runtime.cpu_features import CpuFeatures, cpu_features
-from ildsdk.runtime.precision import RunPrecision, choose_precision
 from ildsdk.runtime.ort_session import open_session
+from ildsdk.runtime.precision import RunPrecision, choose_precision
 from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import Precision, RuntimeSettings, settings_from_mapping
 from tests.bundle_factory import write_tiny_bundle

@@ -36,11 +36,13 @@ def info(folder: Path | None) -> None:
         "embedding_size": opened.embedding_size,
         "gem_p": opened.gem_p,
         "n_features": len(opened.feature_names),
+        "default_precision": opened.default_precision,
+        "int8_agreement": opened.int8_agreement,
         "has_maps": opened.explain is not None,
         "has_model_card": opened.has_model_card,
         "files_bytes": {
             path.name: path.stat().st_size
-            for path in (opened.backbone, opened.fusion, opened.explain)
+            for path in (opened.backbone, opened.backbone_int8, opened.fusion, opened.explain)
             if path is not None
         },
         "figures": opened.figures,

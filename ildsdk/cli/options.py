@@ -69,6 +69,13 @@ def runtime_options(command: CommandT) -> CommandT:
         "--device", type=click.IntRange(min=0), default=0, show_default=True, help="GPU number."
     )
     @click.option(
+        "--model-cache",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder that keeps networks optimized for this processor, for a quick start "
+        "[default: in the user's cache folder].",
+    )
+    @click.option("--no-model-cache", is_flag=True, help="Keep none.")
+    @click.option(
         "--radiomics-engine",
         type=click.Choice(get_args(RadiomicsEngine)),
         default="fast",
@@ -82,6 +89,8 @@ def runtime_options(command: CommandT) -> CommandT:
         precision: str,
         threads: int | None,
         device: int,
+        model_cache: Path | None,
+        no_model_cache: bool,
         radiomics_engine: str,
         **kwargs: Any,
     ) -> Any:
@@ -93,11 +102,20 @@ def runtime_options(command: CommandT) -> CommandT:
             "precision": precision,
             "n_threads": threads,
             "device_id": device,
+            "model_cache": None if no_model_cache else model_cache or user_model_cache(),
             "radiomics_engine": radiomics_engine,
         }
         return command(*args, runtime=runtime, **kwargs)
 
     return wrapped  # type: ignore[return-value]
+
+
+def user_model_cache() -> Path | None:
+    """Folder of this account for optimized networks; None for an account without a home."""
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("ildsdk", appauthor=False) / "models"
+    return folder if folder.is_absolute() else None
 
 
 def study_options(command: CommandT) -> CommandT:

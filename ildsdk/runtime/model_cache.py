@@ -170,12 +170,47 @@ class CacheFolder:
                 age_s = now - path.lstat().st_mtime
                 if path.name.startswith(_DRAFT_PREFIX) and age_s > _DRAFT_LIFETIME_S:
                     _remove(path)
-                elif _ENTRY_FOLDER.fullmatch(path.name) and path != newest:
-                    entries.append((age_s, path))
-            entries.sort()
-            for place, (_, path) in enumerate(entries):
-                if place >= MAX_ENTRIES - 1 or path.name[:16] == newest.name[:16]:
+                elif path == newest or not _ENTRY_FOLDER.fullmatch(path.name):
+                    continue
+                elif path.name[:16] == newest.name[:16]:
                     _remove(path)
+                else:
+                    entries.append((age_s, path))
+            for _, path in sorted(entries)[MAX_ENTRIES - 1 :]:
+                _remove(path)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCache:
+    """Where optimized models are looked for, and where a missing one is kept.
+
+    Attributes
+    ----------
+    read : tuple of CacheFolder
+        Looked into in order.
+    write : tuple of CacheFolder
+        The first one that can keep a missing model does; empty: nothing is written.
+    """
+
+    read: tuple[CacheFolder, ...] = ()
+    write: tuple[CacheFolder, ...] = ()
+
+    @classmethod
+    def with_user_folder(cls, path: Path | None) -> ModelCache:
+        """Read beside the package and in a folder of the user, write to the latter, if given."""
+        of_user = () if path is None else (CacheFolder.of_user(path),)
+        return cls(read=(CacheFolder.beside_package(), *of_user), write=of_user)
+
+    def find(self, key: CacheKey) -> Path | None:
+        """Folder of the first sound entry for a key."""
+        return next((found for one in self.read if (found := one.find(key)) is not None), None)
+
+    @contextlib.contextmanager
+    def draft(self, key: CacheKey) -> Iterator[Draft | None]:
+        """A draft in the first folder that takes one; see :meth:`CacheFolder.draft`."""
+        with contextlib.ExitStack() as stack:
+            drafts = (stack.enter_context(folder.draft(key)) for folder in self.write)
+            yield next((draft for draft in drafts if draft is not None), None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from ildsdk.bundle import Bundle
 from ildsdk.errors import ConfigError, ModelError
 from ildsdk.runtime.cpu_features import cpu_features
 from ildsdk.runtime.device_session import chain_of
+from ildsdk.runtime.model_cache import ModelCache
+from ildsdk.runtime.ort_optimized import open_optimized
 from ildsdk.runtime.ort_session import open_session
 from ildsdk.runtime.precision import choose_precision
 from ildsdk.runtime.providers import choose_provider
@@ -53,20 +55,14 @@ class Networks:
         self.fusion: Session = open_session(bundle.fusion, settings, n_threads)
         self.provider = self.fusion.provider
         self._settings = dataclasses.replace(settings, provider=self.provider)
-        # Bundles before format 3 have neither attribute.
-        backbone_int8: Path | None = getattr(bundle, "backbone_int8", None)
         self.precision = choose_precision(
             settings.precision,
             self.provider,
-            bundle_default=getattr(bundle, "default_precision", "fp32"),
-            has_int8=backbone_int8 is not None,
+            bundle_default=bundle.default_precision,
+            has_int8=bundle.backbone_int8 is not None,
             cpu=cpu_features(),
         )
-        is_int8 = self.precision == "int8" and backbone_int8 is not None
-        backbone = backbone_int8 if is_int8 and backbone_int8 is not None else bundle.backbone
-        self.backbone: Session = open_session(
-            backbone, self._settings, n_threads, precision=self.precision
-        )
+        self.backbone = self._open_backbone()
         self._explain: Session | None = None  # opened when first asked for
         self._lock = threading.Lock()
         self._check_contract()
@@ -110,6 +106,23 @@ class Networks:
         after_backbone()
         passed = {"deep_features": deep_features, "radiomics": radiomics}
         return [*self.fusion.run_all(["embedding"], passed), *others]
+
+    def _open_backbone(self) -> Session:
+        bundle, model = self._bundle, self._bundle.backbone
+        if self.precision == "int8" and bundle.backbone_int8 is not None:
+            model = bundle.backbone_int8
+        if self.provider != "cpu":
+            return open_session(model, self._settings, self._n_threads, precision=self.precision)
+        # The 8-bit graph reads its weights out of the other file.
+        names = dict.fromkeys((model.name, bundle.backbone.name))
+        digests = " ".join(bundle.checksums[name] for name in names)
+        return open_optimized(
+            model,
+            hashlib.sha256(digests.encode()).hexdigest(),
+            self._n_threads,
+            self.precision,
+            ModelCache.with_user_folder(self._settings.model_cache),
+        )
 
     def explain(self) -> Session:
         """Graph of activation maps, loaded and checked when first asked for.

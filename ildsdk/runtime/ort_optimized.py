@@ -8,7 +8,6 @@ maps into memory instead of reading: the same numbers, bit for bit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import onnxruntime as ort
 
 from ildsdk.errors import ModelError
 from ildsdk.runtime.cpu_features import cpu_features
-from ildsdk.runtime.model_cache import CacheFolder, CacheKey
+from ildsdk.runtime.model_cache import CacheKey, ModelCache
 from ildsdk.runtime.ort_session import OrtSession, needs_saturation_guard, session_options, start
 from ildsdk.runtime.precision import RunPrecision
 from ildsdk.runtime.providers import CPU_PROVIDERS
@@ -30,7 +29,7 @@ def open_optimized(
     model_sha256: str,
     n_threads: int,
     precision: RunPrecision,
-    folders: Sequence[CacheFolder],
+    cache: ModelCache,
 ) -> OrtSession:
     """Load a model on the CPU, from a cache where it is there, and fill the cache else.
 
@@ -42,8 +41,7 @@ def open_optimized(
         SHA-256 (hex) of all that is read for it, files of weights included.
     n_threads, precision
         As in :func:`ildsdk.runtime.ort_session.open_session`.
-    folders : sequence of CacheFolder
-        Looked into in order; the last one takes what is missing.
+    cache : ModelCache
 
     Raises
     ------
@@ -51,16 +49,11 @@ def open_optimized(
         The model itself does not load.
     """
     key = cache_key(model_sha256, precision)
+    session = None
     if key is not None:
-        for folder in folders:
-            session = _from_entry(folder.find(key), n_threads, precision)
-            if session is not None:
-                return session
-        if folders:
-            session = _keeping(folders[-1], key, model, n_threads, precision)
-            if session is not None:
-                return session
-    return _start(model, session_options(n_threads, precision))
+        session = _from_entry(cache.find(key), n_threads, precision)
+        session = session or _keeping(cache, key, model, n_threads, precision)
+    return session or _start(model, session_options(n_threads, precision))
 
 
 def cache_key(model_sha256: str, precision: RunPrecision) -> CacheKey | None:
@@ -98,14 +91,14 @@ def _from_entry(entry: Path | None, n_threads: int, precision: RunPrecision) -> 
 
 
 def _keeping(
-    folder: CacheFolder, key: CacheKey, model: Path, n_threads: int, precision: RunPrecision
+    cache: ModelCache, key: CacheKey, model: Path, n_threads: int, precision: RunPrecision
 ) -> OrtSession | None:
     """Start a session that writes its optimized graph; None where it could not be written."""
     options = session_options(n_threads, precision)
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_file_name", _WEIGHTS_NAME
     )
-    with folder.draft(key) as draft:
+    with cache.draft(key) as draft:
         if draft is None:
             return None
         options.optimized_model_filepath = str(draft.folder / _GRAPH_NAME)

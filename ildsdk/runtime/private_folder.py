@@ -56,19 +56,19 @@ def is_private_folder(folder: Path, owners: frozenset[int]) -> bool:
 
 
 def make_private_folder(folder: Path, owners: frozenset[int], *, mode: int) -> bool:
-    """Make a folder where it is missing; whether it is private then.
+    """Make a folder, and those above it, where they are missing; whether it is private then.
 
     Parameters
     ----------
     mode : int
-        Rights of a folder that is made.
+        Rights of each folder that is made.
 
     Raises
     ------
     OSError
         It cannot be made.
     """
-    if not folder.is_symlink() and not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=mode, exist_ok=True)
+    for path in reversed([folder, *folder.parents]):
+        if not path.is_symlink() and not path.exists():
+            path.mkdir(mode=mode, exist_ok=True)
     return is_private_folder(folder, owners)

@@ -1,0 +1,1 @@
+"""INT8 form of the backbone: calibrated, measured against float32, stored by reference."""
