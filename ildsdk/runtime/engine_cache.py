@@ -63,22 +63,17 @@ class Engine:
     build_seconds: float
 
 
-def default_engine_folder() -> Path:
-    """Where engines lie unless told otherwise; not made by this call."""
-    return Path.home() / ".cache" / "ildsdk" / "engines"
-
-
 class EngineCache:
     """Folder of engines of one user.
 
     Parameters
     ----------
-    folder : Path or None
-        Made when the first engine is written; None: ``engines`` in the user's cache folder.
+    folder : Path
+        Made when the first engine is written.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = default_engine_folder() if folder is None else folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def find(self, key: EngineKey, *, batch: int = 1) -> Engine | None:
         """Smallest engine of this key, its largest batch left open, that takes ``batch``.

@@ -95,6 +95,11 @@ def open_with_engine(
     ModelError
         There is no engine, or TensorRT did not take it.
     """
+    if settings.engine_folder is None:
+        raise ModelError(
+            "provider 'tensorrt' needs a folder of engines, and none is named (engine_folder); "
+            "`ildsdk build-engine` builds them and says where"
+        )
     cache = EngineCache(settings.engine_folder)
     if settings.allow_engine_build:
         compile_model = compile_model or compile_with_tensorrt

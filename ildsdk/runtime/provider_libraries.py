@@ -59,8 +59,18 @@ def missing_for(provider: str) -> str | None:
         ctypes.CDLL(str(provider_library("shared")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library))
     except OSError as error:
-        return f"a library is missing: {str(error).replace(str(library.parent), 'onnxruntime')}"
+        text = f"a library is missing: {str(error).replace(str(library.parent), 'onnxruntime')}"
+        return f"{text}{_and_tensorrt(text)}" if provider == "tensorrt" else text
     return None
+
+
+def _and_tensorrt(text: str) -> str:
+    """What is to be said of TensorRT where the loader stumbled over another library first."""
+    try:
+        installed_tensorrt_version()
+    except ModelError as error:
+        return "" if tensorrt_library() in text else f"; {error}"
+    return ""
 
 
 def provider_library(provider: str) -> Path:
