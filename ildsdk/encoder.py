@@ -136,8 +136,13 @@ class Encoder:
         """
         return self._run_network(self._prepare(lambda: ct_slice), with_locations)
 
-    def self_test(self) -> None:
+    def self_test(self) -> npt.NDArray[np.float32]:
         """Run all networks once on a made-up input.
+
+        Returns
+        -------
+        ndarray
+            float32 ``(d,)``, unit norm: the embedding of that input, the same on every provider.
 
         Raises
         ------
@@ -146,7 +151,8 @@ class Encoder:
         """
         size = self.bundle.method.input_size
         ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, size, size)
-        self._embed(ramp, self.bundle.scaler.mean, _StageClock(), self.bundle.explain is not None)
+        with_locations = self.bundle.explain is not None
+        return self._embed(ramp, self.bundle.scaler.mean, _StageClock(), with_locations)[0]
 
     def iter_encode(
         self,
