@@ -160,7 +160,5 @@ def _agreement(
 def _embedding(
     provider: Provider, precision: GpuPrecision, engine_folder: Path | None
 ) -> Embedding:
-    settings = RuntimeSettings(
-        provider=provider, precision=precision, engine_folder=engine_folder
-    )
+    settings = RuntimeSettings(provider=provider, precision=precision, engine_folder=engine_folder)
     return Encoder(Bundle.open(defaults.bundle_path()), settings).self_test()

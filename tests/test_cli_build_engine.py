@@ -1,4 +1,4 @@
-"""``ildsdk build-engine``: typed errors without TensorRT; the way through with a stand-in for it."""
+"""``ildsdk build-engine``: typed errors without TensorRT; with a stand-in for it the rest."""
 
 from __future__ import annotations
 
@@ -145,9 +145,7 @@ def test_a_query_on_tensorrt_without_it(
         pytest.skip("TensorRT loads on this machine")
     code = 0
     try:
-        cli.main(
-            ["embed", "--bundle", str(bundle.folder), "--provider", "tensorrt", str(tmp_path)]
-        )
+        cli.main(["embed", "--bundle", str(bundle.folder), "--provider", "tensorrt", str(tmp_path)])
     except SystemExit as stop:
         code = int(stop.code or 0)
     assert code == 4

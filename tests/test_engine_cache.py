@@ -137,9 +137,13 @@ def test_a_new_build_takes_the_place_of_the_old(cache: EngineCache, key: EngineK
 
 
 def test_an_unfinished_build_leaves_nothing(cache: EngineCache, key: EngineKey) -> None:
-    with pytest.raises(RuntimeError), cache.draft(key) as draft:
-        (draft / "ildsdk_1_sm90.engine").write_bytes(b"half")
-        raise RuntimeError
+    def is_interrupted() -> None:
+        with cache.draft(key) as draft:
+            (draft / "ildsdk_1_sm90.engine").write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        is_interrupted()
     assert list(cache.folder.iterdir()) == []
 
 
@@ -189,7 +193,9 @@ def change_key(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_engine, add_file, lose_file, cut_manifest, change_key], ids=lambda f: f.__name__
+    "damage",
+    [damage_engine, add_file, lose_file, cut_manifest, change_key],
+    ids=lambda f: f.__name__,
 )
 def test_a_changed_engine_is_refused(cache: EngineCache, key: EngineKey, damage: object) -> None:
     damage(built(cache, key))  # type: ignore[operator]

@@ -98,9 +98,11 @@ def test_profiles_check_themselves() -> None:
 
 def add_provider(name: str, options: dict[str, str]) -> str:
     """What ONNX Runtime says to options; without a device it always says something."""
-    with pytest.raises(Exception) as caught:  # its own exception classes, of several roots
+    try:
         ort.SessionOptions().add_provider(name, options)
-    return str(caught.value)
+    except Exception as error:  # onnxruntime raises its own unrelated exception classes
+        return str(error)
+    return "added"
 
 
 def needs_tensorrt_build() -> None:

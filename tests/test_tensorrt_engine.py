@@ -1,4 +1,4 @@
-"""Finding and building engines, with a stand-in for TensorRT; tests/test_gpu.py takes the real one."""
+"""Finding and building engines, with a stand-in for TensorRT (tests/test_gpu.py: the real one)."""
 
 from __future__ import annotations
 
@@ -147,9 +147,7 @@ def test_a_failed_forced_build_leaves_the_engine_that_was_there(
     assert find_engine(request_fp16, MACHINE, cache) == engine
 
 
-def test_a_changed_model_has_no_engine(
-    bundle: Bundle, cache: EngineCache, tmp_path: Path
-) -> None:
+def test_a_changed_model_has_no_engine(bundle: Bundle, cache: EngineCache, tmp_path: Path) -> None:
     copy = tmp_path / "backbone.onnx"
     copy.write_bytes(bundle.backbone.read_bytes())
     request = EngineRequest(model=copy, precision="fp32")
@@ -192,9 +190,7 @@ def test_a_query_without_an_engine_fails_unless_told_otherwise(
     with pytest.raises(ModelError, match="build-engine --precision fp16"):
         open_with_engine(request_fp16, settings, MACHINE, open_session=opener)
     allowed = dataclasses.replace(settings, allow_engine_build=True, gpu_memory_bytes=1 << 30)
-    open_with_engine(
-        request_fp16, allowed, MACHINE, compile_model=compiler, open_session=opener
-    )
+    open_with_engine(request_fp16, allowed, MACHINE, compile_model=compiler, open_session=opener)
     (tensorrt, options), (cuda, more) = opener.providers
     assert (tensorrt, cuda) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert options["trt_engine_cache_path"].startswith(str(folder / "fp16-b1-sm90-"))
@@ -221,7 +217,10 @@ def test_an_engine_that_tensorrt_does_not_take_is_an_error(
 
 
 def test_input_shapes_and_no_model(bundle: Bundle, tmp_path: Path) -> None:
-    assert input_shapes(bundle.fusion) == {"deep_features": ["batch", 8], "radiomics": ["batch", 102]}
+    assert input_shapes(bundle.fusion) == {
+        "deep_features": ["batch", 8],
+        "radiomics": ["batch", 102],
+    }
     path = tmp_path / "backbone.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"backbone.onnx does not load") as caught:
@@ -232,5 +231,5 @@ def test_input_shapes_and_no_model(bundle: Bundle, tmp_path: Path) -> None:
 def test_this_machine_says_what_is_missing() -> None:
     if missing_for("tensorrt") is None:
         pytest.skip("TensorRT loads on this machine")
-    with pytest.raises(ModelError, match="does not load: .* is not installed|device"):
+    with pytest.raises(ModelError, match=r"does not load: .* is not installed|device"):
         TensorrtMachine.here()

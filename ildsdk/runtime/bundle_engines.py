@@ -35,9 +35,7 @@ def engine_requests(
         )
     others = [bundle.fusion, *([bundle.explain] if bundle.explain is not None else [])]
     return [
-        EngineRequest(
-            model=model, precision=arithmetic, batch_max=batch_max, device_id=device_id
-        )
+        EngineRequest(model=model, precision=arithmetic, batch_max=batch_max, device_id=device_id)
         for model, arithmetic in [
             (backbone, precision),
             *((model, "fp32") for model in others),

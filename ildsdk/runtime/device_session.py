@@ -277,7 +277,9 @@ class DeviceChain:
         ModelError
             Other inputs or outputs than these networks have, or a run failed.
         """
-        of_first = {name: array for name, array in inputs.items() if name in self._first.input_shapes}
+        of_first = {
+            name: array for name, array in inputs.items() if name in self._first.input_shapes
+        }
         of_second = {name: array for name, array in inputs.items() if name not in of_first}
         unknown = [name for name in outputs if name not in self.output_shapes]
         if unknown or not (self._head.takes(of_first) and self._tail.takes(of_second)):

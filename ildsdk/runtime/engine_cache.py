@@ -244,7 +244,7 @@ def _checked(engine: Engine) -> Engine:
 
 
 def _trusted() -> frozenset[int]:
-    """This account, and root, who can change what it runs anyway (engines baked into an image)."""
+    """Own account, and root, who can change what it runs anyway (engines baked into an image)."""
     return own_account() | {_ROOT}
 
 

@@ -134,9 +134,7 @@ def compile_with_tensorrt(request: EngineRequest, options: TensorrtOptions) -> N
     """
     providers = [options.to_ort(), CudaOptions(device_id=request.device_id).to_ort()]
     session = start(request.model, "tensorrt", providers)
-    inputs = {
-        name: np.zeros(shape, np.float32) for name, shape in options.profile.maximum.items()
-    }
+    inputs = {name: np.zeros(shape, np.float32) for name, shape in options.profile.maximum.items()}
     try:
         session.run(None, inputs)
     except Exception as error:  # onnxruntime raises its own unrelated exception classes
@@ -211,9 +209,7 @@ def _open(
 
 
 def _cuda(settings: RuntimeSettings) -> CudaOptions:
-    return CudaOptions(
-        device_id=settings.device_id, memory_limit_bytes=settings.gpu_memory_bytes
-    )
+    return CudaOptions(device_id=settings.device_id, memory_limit_bytes=settings.gpu_memory_bytes)
 
 
 def _stamp(folder: Path) -> dict[str, tuple[int, int]]:

@@ -119,7 +119,9 @@ def tensorrt_version(library: str) -> str:
     try:
         number = int(runtime.getInferLibVersion())
     except AttributeError as error:
-        raise ModelError(f"{_base(library)} does not tell its version; is it TensorRT's?") from error
+        raise ModelError(
+            f"{_base(library)} does not tell its version; is it TensorRT's?"
+        ) from error
     # NvInferVersion.h: thousands and hundreds until 8, ten thousands and hundreds from 10 on.
     if number < 10_000:
         return f"{number // 1000}.{number % 1000 // 100}.{number % 100}"

@@ -122,7 +122,9 @@ def start(
 ) -> OrtSession:
     """Start a session and make sure of the provider that runs; see :func:`open_session`."""
     try:
-        session = ort.InferenceSession(str(model), sess_options=options, providers=ort_providers, enable_fallback=0)
+        session = ort.InferenceSession(
+            str(model), sess_options=options, providers=ort_providers, enable_fallback=0
+        )
     except Exception as error:  # onnxruntime raises its own unrelated exception classes
         raise ModelError(
             f"model {model.name} does not load on {provider!r}: {_without(error, model.parent)}; "

@@ -92,7 +92,9 @@ class ShapeProfile:
                 zip(self.minimum[name], self.optimum[name], self.maximum[name], strict=True)
             )
             if not all(1 <= low <= likely <= high for low, likely, high in ranges):
-                raise ValueError(f"profile of {name!r} is {ranges}, expected 1 <= min <= opt <= max")
+                raise ValueError(
+                    f"profile of {name!r} is {ranges}, expected 1 <= min <= opt <= max"
+                )
 
     @classmethod
     def of_batches(

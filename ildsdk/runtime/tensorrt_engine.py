@@ -42,7 +42,7 @@ class TensorrtMachine:
 
     @classmethod
     def here(cls) -> TensorrtMachine:
-        """This machine.
+        """Facts of this machine.
 
         Raises
         ------
@@ -179,7 +179,8 @@ def build_engine(
     started = time.perf_counter()
     with cache.draft(key) as draft:
         options = dataclasses.replace(
-            request.options(profile, draft, cuda_graph=False), timing_folder=cache.timing_folder(key)
+            request.options(profile, draft, cuda_graph=False),
+            timing_folder=cache.timing_folder(key),
         )
         compile_model(request, options)
         return cache.commit(draft, key, profile, time.perf_counter() - started), True
