@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import onnxruntime as ort
@@ -10,6 +13,7 @@ import pytest
 
 from ildsdk.runtime.provider_libraries import missing_for, provider_library
 from ildsdk.runtime.provider_options import CudaOptions, ShapeProfile, TensorrtOptions
+from tests.nvidia_factory import compiled
 
 # Option names and values lie close together among the strings of the library.
 _WINDOW_BYTES = 1 << 17
@@ -132,6 +136,45 @@ def test_onnxruntime_takes_every_tensorrt_option() -> None:
 def test_that_parser_refuses_wrong_options(options: dict[str, str], answer: str) -> None:
     needs_tensorrt_build()
     assert answer in add_provider("TensorrtExecutionProvider", options)
+
+
+def test_the_parser_of_cuda_takes_every_option(tmp_path: Path) -> None:
+    """Where CUDA's libraries are installed, a driver library without a device is enough for it."""
+    stub = compiled(tmp_path, "libcuda.so.1", "int cuTensorMapEncodeTiled(void) { return 1; }\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _PARSE],
+        env=os.environ | {"LD_LIBRARY_PATH": str(Path(stub).parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if not done.stdout.startswith("loads"):
+        pytest.skip(f"CUDA libraries are not installed: {done.stdout.strip()}")
+    assert done.stdout.split("\n")[1:4] == ["added", "unknown", "wrong value"]
+
+
+_PARSE = """
+import onnxruntime as ort
+from ildsdk.runtime.provider_libraries import missing_for
+from ildsdk.runtime.provider_options import CudaOptions
+
+print(missing_for("cuda") or "loads")
+name, options = CudaOptions(memory_limit_bytes=1 << 30, cuda_graph=True).to_ort()
+del options["device_id"]  # the parser counts the devices
+
+def answer(options):
+    try:
+        ort.SessionOptions().add_provider(name, options)
+    except Exception as error:
+        return str(error)
+    return "added"
+
+print(answer(options))
+if 'Unknown provider option: "other"' in answer({**options, "other": "1"}):
+    print("unknown")
+if "Failed to parse" in answer({**options, "use_tf32": "maybe"}):
+    print("wrong value")
+"""
 
 
 def test_cuda_options_stand_in_the_provider_library() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from ildsdk.settings import RuntimeSettings
 
 _LOG_FATAL = 4
 _GRAPH_REFUSED = "graph capture feature"
+_CUDA_FAILURE = re.compile(r"C(?:UDA|UDNN|UBLAS) failure \d+: [^;\n]+")
 
 MakeProviders = Callable[[bool], list[OrtProvider]]
 """Providers and options of a session, with CUDA graphs or without."""
@@ -219,8 +221,11 @@ def _stamp(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _without(error: Exception, *folders: Path) -> str:
-    """Message of an error without the folders files lie in."""
+    """Message of an error without the folders files lie in, or the failure of CUDA within it."""
     text = str(error)
+    of_cuda = _CUDA_FAILURE.search(text)
+    if of_cuda is not None:  # the rest is template arguments and the name of the machine
+        return of_cuda.group().strip()
     for folder in folders:
         text = text.replace(str(folder), "...")
     return text

@@ -59,7 +59,10 @@ def missing_for(provider: str) -> str | None:
         ctypes.CDLL(str(provider_library("shared")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library))
     except OSError as error:
-        text = f"a library is missing: {str(error).replace(str(library.parent), 'onnxruntime')}"
+        is_absent = "cannot open shared object" in str(error)
+        text = f"a library {'is missing' if is_absent else 'does not fit'}: " + str(error).replace(
+            str(library.parent), "onnxruntime"
+        )
         return f"{text}{_and_tensorrt(text)}" if provider == "tensorrt" else text
     return None
 
