@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import importlib.metadata
 import platform
-from collections.abc import Callable
-from typing import Literal, get_args
+from pathlib import Path
 
 from ildsdk import defaults
 from ildsdk._version import __version__
-from ildsdk.errors import IldError
-from ildsdk.settings import Provider
-
-Status = Literal["ok", "missing", "failed"]
+from ildsdk.check import Check, tried
+from ildsdk.provider_checks import gpu_facts, provider_trials
 
 _DISTRIBUTIONS = (
     "numpy", "numba", "scipy", "pydicom", "onnxruntime-gpu", "onnxruntime", "safetensors",
@@ -23,28 +18,14 @@ _DISTRIBUTIONS = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing that was tried.
+def run_checks(engine_folder: Path | None = None) -> list[Check]:
+    """Try versions, decoders, execution providers, kernel cache, bundle and index.
 
-    Attributes
+    Parameters
     ----------
-    area, name : str
-        For example ``"provider"``, ``"cuda"``.
-    status : {"ok", "missing", "failed"}
-        ``"missing"``: not installed, and not needed for what is installed; ``"failed"``: must
-        work here and does not.
-    detail : str
+    engine_folder : Path or None
+        Where TensorRT engines lie.
     """
-
-    area: str
-    name: str
-    status: Status
-    detail: str
-
-
-def run_checks() -> list[Check]:
-    """Try versions, decoders, execution providers, kernel cache, bundle and index."""
     return [
         Check(area="version", name="ildsdk", status="ok", detail=__version__),
         Check(area="version", name="python", status="ok", detail=platform.python_version()),
@@ -52,22 +33,14 @@ def run_checks() -> list[Check]:
         _one_onnxruntime(),
         _threads(),
         *_decoders(),
-        *_providers(),
-        _tried("kernels", "numba cache", _kernel_cache),
-        _tried("radiomics", "pyradiomics engine", _pyradiomics, absent="missing"),
-        _tried("data", "embedded bundle", _bundle),
-        _tried("data", "embedded index", _index),
-        _tried("answer", "slices of the demo study", _demo_slice),
+        *gpu_facts(),
+        *provider_trials(engine_folder),
+        tried("kernels", "numba cache", _kernel_cache),
+        tried("radiomics", "pyradiomics engine", _pyradiomics, absent="missing"),
+        tried("data", "embedded bundle", _bundle),
+        tried("data", "embedded index", _index),
+        tried("answer", "slices of the demo study", _demo_slice),
     ]
-
-
-def _tried(area: str, name: str, trial: Callable[[], str], absent: Status = "failed") -> Check:
-    try:
-        return Check(area=area, name=name, status="ok", detail=trial())
-    except IldError as error:
-        return Check(area=area, name=name, status=absent, detail=str(error))
-    except Exception as error:  # a broken numba or onnxruntime is what this command is for
-        return Check(area=area, name=name, status="failed", detail=type(error).__name__)
 
 
 def _versions() -> list[Check]:
@@ -120,29 +93,6 @@ def _decoders() -> list[Check]:
         )
         for name, plugins in decoder_status().items()
     ]
-
-
-def _providers() -> list[Check]:
-    return [
-        _tried(
-            "provider",
-            provider,
-            functools.partial(_run_on, provider),
-            absent="failed" if provider == "cpu" else "missing",
-        )
-        for provider in get_args(Provider)
-        if provider != "auto"
-    ]
-
-
-def _run_on(provider: Provider) -> str:
-    from ildsdk.bundle import Bundle
-    from ildsdk.encoder import Encoder
-    from ildsdk.settings import RuntimeSettings
-
-    bundle = Bundle.open(defaults.bundle_path())
-    Encoder(bundle, RuntimeSettings(provider=provider)).self_test()
-    return "embedded bundle runs"
 
 
 def _kernel_cache() -> str:

@@ -136,8 +136,13 @@ class Encoder:
         """
         return self._run_network(self._prepare(lambda: ct_slice), with_locations)
 
-    def self_test(self) -> None:
+    def self_test(self) -> npt.NDArray[np.float32]:
         """Run all networks once on a made-up input.
+
+        Returns
+        -------
+        ndarray
+            float32 ``(d,)``, unit norm: the embedding of that input, the same on every provider.
 
         Raises
         ------
@@ -146,7 +151,8 @@ class Encoder:
         """
         size = self.bundle.method.input_size
         ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, size, size)
-        self._embed(ramp, self.bundle.scaler.mean, _StageClock(), self.bundle.explain is not None)
+        with_locations = self.bundle.explain is not None
+        return self._embed(ramp, self.bundle.scaler.mean, _StageClock(), with_locations)[0]
 
     def iter_encode(
         self,
@@ -254,13 +260,13 @@ class Encoder:
         with_locations: bool,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         explain = self._networks.explain() if with_locations else None
-        names = ["deep_features", "feature_map"] if explain else ["deep_features"]
-        deep_features, *maps = self._networks.backbone.run_all(names, {"image": image[np.newaxis]})
-        clock.lap("backbone")
         radiomics = self.bundle.scaler.transform(features)[np.newaxis]
-        embedding = self._networks.fusion.run_all(
-            ["embedding"], {"deep_features": deep_features, "radiomics": radiomics}
-        )[0][0]
+        (embedding,), *maps = self._networks.embed(
+            image[np.newaxis],
+            radiomics,
+            more=["feature_map"] if explain else [],
+            after_backbone=lambda: clock.lap("backbone"),
+        )
         clock.lap("fusion")
         norm = float(np.linalg.norm(embedding))
         if not abs(norm - 1) <= _UNIT_NORM_TOLERANCE:  # also true for NaN

@@ -72,6 +72,9 @@ class Retriever:
         device_id: int = 0,
         model_cache: Path | None = None,
         radiomics_engine: RadiomicsEngine = "fast",
+        gpu_memory_bytes: int | None = None,
+        engine_folder: Path | None = None,
+        allow_engine_build: bool = False,
     ) -> Retriever:
         """Open a bundle and an index that was built with it.
 
@@ -82,6 +85,8 @@ class Retriever:
             the software with, never for a real question.
         provider, precision, n_threads, device_id, model_cache, radiomics_engine
             See :class:`ildsdk.settings.RuntimeSettings`.
+        gpu_memory_bytes, engine_folder, allow_engine_build
+            See there too; for GPUs.
 
         Raises
         ------
@@ -99,6 +104,9 @@ class Retriever:
             device_id=device_id,
             model_cache=model_cache,
             radiomics_engine=radiomics_engine,
+            gpu_memory_bytes=gpu_memory_bytes,
+            engine_folder=engine_folder,
+            allow_engine_build=allow_engine_build,
         )
         opened_bundle = Bundle.open(bundle if bundle is not None else defaults.bundle_path())
         opened_index = Index.open(

@@ -117,6 +117,14 @@ class RuntimeSettings:
         ``ildsdk warmup`` put beside the package is used either way. See docs/cold-start.md.
     radiomics_engine : {"fast", "pyradiomics"}
         Same feature names, order and values; see ``ildsdk.radiomics``.
+    gpu_memory_bytes : int or None
+        Upper limit of ONNX Runtime's memory on the GPU; None: none.
+    engine_folder : Path or None
+        Where TensorRT engines lie, a folder that nobody else can write; TensorRT needs one. The
+        command line takes ``engines`` in the user's cache folder.
+    allow_engine_build : bool
+        Build a missing TensorRT engine when it is needed, which takes minutes. Off, that is an
+        error, and ``ildsdk build-engine`` builds ahead of time.
     """
 
     provider: Provider = "auto"
@@ -125,8 +133,19 @@ class RuntimeSettings:
     device_id: int = 0
     model_cache: Path | None = None
     radiomics_engine: RadiomicsEngine = "fast"
+    gpu_memory_bytes: int | None = None
+    engine_folder: Path | None = None
+    allow_engine_build: bool = False
 
     def __post_init__(self) -> None:
+        _check(
+            self.engine_folder is None or isinstance(self.engine_folder, Path),
+            f"engine_folder is a {type(self.engine_folder).__name__}, expected a Path or None",
+        )
+        _check(
+            self.gpu_memory_bytes is None or self.gpu_memory_bytes >= 1,
+            f"gpu_memory_bytes is {self.gpu_memory_bytes!r}, expected 1 or more",
+        )
         _check(
             self.provider in get_args(Provider),
             f"provider is {self.provider!r}, expected one of {', '.join(get_args(Provider))}",

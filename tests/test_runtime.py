@@ -58,15 +58,6 @@ def test_absent_provider_is_an_error_never_the_cpu(bundle: Bundle, provider: str
         Encoder(bundle, RuntimeSettings(provider=provider))
 
 
-def test_silent_fallback_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    # ONNX Runtime itself falls back to the CPU here: the session's own word is what counts.
-    monkeypatch.setattr(providers, "missing_for", lambda provider: None)
-    if providers._has_cuda_device():
-        pytest.skip("a CUDA device is there")
-    with pytest.raises(ModelError, match=r"CPUExecutionProvider|does not load"):
-        open_session(bundle.backbone, RuntimeSettings(provider="cuda"), 1)
-
-
 def test_auto_without_a_gpu_is_the_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "_has_cuda_device", lambda: False)
     assert Encoder(bundle, RuntimeSettings()).provider == "cpu"
@@ -80,27 +71,6 @@ def test_auto_whose_gpu_does_not_start_is_the_cpu(
     monkeypatch.setattr(providers, "missing_for", lambda provider: None)
     monkeypatch.setattr(providers, "_has_cuda_device", lambda: True)
     assert Encoder(bundle, RuntimeSettings()).provider == "cpu"
-
-
-def test_provider_options_carry_the_device() -> None:
-    names = [name for name, _ in providers.provider_options("tensorrt", 3)]
-    assert names == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
-    assert all(
-        options["device_id"] == 3 for _, options in providers.provider_options("tensorrt", 3)
-    )
-    assert providers.provider_options("cpu", 0) == [("CPUExecutionProvider", {})]
-
-
-@pytest.mark.gpu
-def test_cuda_agrees_with_cpu(bundle: Bundle) -> None:
-    image = np.random.default_rng(0).random((1, 1, 64, 64), np.float32)
-    outputs = [
-        open_session(bundle.backbone, RuntimeSettings(provider=provider), 1).run_all(
-            ["deep_features"], {"image": image}
-        )[0]
-        for provider in ("cpu", "cuda")
-    ]
-    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-4)
 
 
 def test_telemetry_of_onnxruntime_is_switched_off() -> None:

@@ -11,6 +11,7 @@ from export.cli.experiment import experiment
 from export.cli.explaining import pointing
 from export.cli.reporting import report
 from export.cli.training import train
+from export.cli.triton import triton
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,5 +34,6 @@ for command in (
     input_sizes,
     install,
     pointing,
+    triton,
 ):
     main.add_command(command)

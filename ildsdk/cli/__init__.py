@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from ildsdk._version import __version__
+from ildsdk.cli.build_engine import build_engine
 from ildsdk.cli.bundle import bundle
 from ildsdk.cli.completion import completion
 from ildsdk.cli.demo import demo
@@ -40,7 +41,9 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (query, embed, index, bundle, radiomics, demo, doctor, warmup, completion):
+for _command in (
+    query, embed, index, bundle, radiomics, demo, doctor, warmup, build_engine, completion,
+):  # fmt: skip
     cli.add_command(_command)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import click
+
+from ildsdk.cli.options import engine_folder_option, user_engine_folder
 
 
 @click.command()
@@ -14,15 +17,16 @@ import click
     "--format", "output_format", type=click.Choice(["table", "json"]), default="table",
     show_default=True,
 )  # fmt: skip
-def doctor(output_format: str) -> None:
-    """Say what works here: versions, providers, threads, decoders, caches, embedded data.
+@engine_folder_option
+def doctor(output_format: str, engine_folder: Path | None) -> None:
+    """Say what works here: versions, providers, GPU, decoders, caches, embedded data.
 
-    Kernels, networks, data and one whole answer are run, not looked up. Exit status 1 where
-    something that must work does not.
+    Kernels, networks, data and one whole answer are run, not looked up; each provider and
+    precision is compared with the CPU. Exit status 1 where something that must work does not.
     """
     from ildsdk.doctor import run_checks
 
-    checks = run_checks()
+    checks = run_checks(engine_folder or user_engine_folder())
     if output_format == "json":
         click.echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
     else:

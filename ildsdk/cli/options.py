@@ -42,6 +42,16 @@ def index_option(command: CommandT) -> CommandT:
     )(command)
 
 
+def engine_folder_option(command: CommandT) -> CommandT:
+    """``--engine-folder``."""
+    return click.option(
+        "--engine-folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of TensorRT engines; nobody else may write it [default: in the user's cache "
+        "folder].",
+    )(command)
+
+
 def runtime_options(command: CommandT) -> CommandT:
     """``--provider``, ``--precision``, ``--threads`` and more as ``runtime=...``."""
 
@@ -76,6 +86,17 @@ def runtime_options(command: CommandT) -> CommandT:
     )
     @click.option("--no-model-cache", is_flag=True, help="Keep none.")
     @click.option(
+        "--gpu-memory-mb",
+        type=click.IntRange(min=1),
+        help="Upper limit of the networks' memory on the GPU [default: none].",
+    )
+    @engine_folder_option
+    @click.option(
+        "--allow-engine-build",
+        is_flag=True,
+        help="Build a missing TensorRT engine now, which takes minutes, instead of failing.",
+    )
+    @click.option(
         "--radiomics-engine",
         type=click.Choice(get_args(RadiomicsEngine)),
         default="fast",
@@ -91,6 +112,9 @@ def runtime_options(command: CommandT) -> CommandT:
         device: int,
         model_cache: Path | None,
         no_model_cache: bool,
+        gpu_memory_mb: int | None,
+        engine_folder: Path | None,
+        allow_engine_build: bool,
         radiomics_engine: str,
         **kwargs: Any,
     ) -> Any:
@@ -103,6 +127,9 @@ def runtime_options(command: CommandT) -> CommandT:
             "n_threads": threads,
             "device_id": device,
             "model_cache": None if no_model_cache else model_cache or user_model_cache(),
+            "gpu_memory_bytes": None if gpu_memory_mb is None else gpu_memory_mb << 20,
+            "engine_folder": engine_folder or user_engine_folder(),
+            "allow_engine_build": allow_engine_build,
             "radiomics_engine": radiomics_engine,
         }
         return command(*args, runtime=runtime, **kwargs)
@@ -112,9 +139,18 @@ def runtime_options(command: CommandT) -> CommandT:
 
 def user_model_cache() -> Path | None:
     """Folder of this account for optimized networks; None for an account without a home."""
+    return _user_cache("models")
+
+
+def user_engine_folder() -> Path | None:
+    """Folder of this account for TensorRT engines; None for an account without a home."""
+    return _user_cache("engines")
+
+
+def _user_cache(name: str) -> Path | None:
     from platformdirs import user_cache_path
 
-    folder = user_cache_path("ildsdk", appauthor=False) / "models"
+    folder = user_cache_path("ildsdk", appauthor=False) / name
     return folder if folder.is_absolute() else None
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ildsdk.bundle import Bundle
 from ildsdk.errors import ConfigError, ModelError
 from ildsdk.runtime.cpu_features import cpu_features
+from ildsdk.runtime.device_session import chain_of
 from ildsdk.runtime.model_cache import ModelCache
 from ildsdk.runtime.ort_optimized import open_optimized
 from ildsdk.runtime.ort_session import open_session
 from ildsdk.runtime.precision import choose_precision
-from ildsdk.runtime.providers import resolve
+from ildsdk.runtime.providers import choose_provider
 from ildsdk.runtime.session import Axes, Session
 from ildsdk.settings import RuntimeSettings
 
@@ -64,6 +66,46 @@ class Networks:
         self._explain: Session | None = None  # opened when first asked for
         self._lock = threading.Lock()
         self._check_contract()
+        self._chain = chain_of(self.backbone, self.fusion)
+
+    def embed(
+        self,
+        image: npt.NDArray[np.float32],
+        radiomics: npt.NDArray[np.float32],
+        *,
+        more: Sequence[str] = (),
+        after_backbone: Callable[[], None] = lambda: None,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Run backbone and fusion network; on a GPU what passes between them stays there.
+
+        Parameters
+        ----------
+        image : ndarray
+            float32 ``(1, 1, S, S)``.
+        radiomics : ndarray
+            float32 ``(1, 102)``, standardised.
+        more : sequence of str
+            Further outputs of the backbone, for example ``"feature_map"``.
+        after_backbone : callable
+            Called between the two, for a clock.
+
+        Returns
+        -------
+        list of ndarray
+            float32 embedding ``(1, d)``, then what ``more`` names.
+
+        Raises
+        ------
+        ModelError
+            A network failed.
+        """
+        if self._chain is not None:
+            inputs = {"image": image, "radiomics": radiomics}
+            return self._chain.run_all(["embedding", *more], inputs, after_first=after_backbone)
+        deep_features, *others = self.backbone.run_all(["deep_features", *more], {"image": image})
+        after_backbone()
+        passed = {"deep_features": deep_features, "radiomics": radiomics}
+        return [*self.fusion.run_all(["embedding"], passed), *others]
 
     def _open_backbone(self) -> Session:
         bundle, model = self._bundle, self._bundle.backbone
@@ -134,7 +176,7 @@ def open_networks(bundle: Bundle, settings: RuntimeSettings, n_threads: int) -> 
     ModelError, ConfigError
         As :class:`Networks`.
     """
-    provider, _ = resolve(settings.provider, settings.device_id)
+    provider = choose_provider(settings.provider)
     try:
         return Networks(bundle, dataclasses.replace(settings, provider=provider), n_threads)
     except ModelError:

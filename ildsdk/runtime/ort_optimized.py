@@ -18,7 +18,7 @@ from ildsdk.runtime.cpu_features import cpu_features
 from ildsdk.runtime.model_cache import CacheKey, ModelCache
 from ildsdk.runtime.ort_session import OrtSession, needs_saturation_guard, session_options, start
 from ildsdk.runtime.precision import RunPrecision
-from ildsdk.runtime.providers import provider_options
+from ildsdk.runtime.providers import CPU_PROVIDERS
 
 _GRAPH_NAME = "graph.onnx"
 _WEIGHTS_NAME = "weights.bin"
@@ -75,7 +75,7 @@ def cache_key(model_sha256: str, precision: RunPrecision) -> CacheKey | None:
 
 
 def _start(model: Path, options: ort.SessionOptions) -> OrtSession:
-    return start(model, "cpu", provider_options("cpu", 0), options)
+    return start(model, "cpu", CPU_PROVIDERS, options)
 
 
 def _from_entry(entry: Path | None, n_threads: int, precision: RunPrecision) -> OrtSession | None:

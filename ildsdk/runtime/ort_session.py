@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,8 @@ import onnxruntime as ort
 from ildsdk.errors import ModelError
 from ildsdk.runtime.cpu_features import cpu_features
 from ildsdk.runtime.precision import RunPrecision
-from ildsdk.runtime.providers import ep_name, resolve
-from ildsdk.runtime.session import Axes
+from ildsdk.runtime.providers import CPU_PROVIDERS, choose_provider, ep_name
+from ildsdk.runtime.session import Axes, Session
 from ildsdk.settings import RuntimeSettings
 
 _LOG_FATAL = 4
@@ -61,7 +60,7 @@ def open_session(
     n_threads: int,
     *,
     precision: RunPrecision = "fp32",
-) -> OrtSession:
+) -> Session:
     """Load a model file on the provider asked for.
 
     Parameters
@@ -81,8 +80,13 @@ def open_session(
     ModelError
         The file does not load, or the provider that runs is not the one asked for.
     """
-    provider, ort_providers = resolve(settings.provider, settings.device_id)
-    return start(model, provider, ort_providers, session_options(n_threads, precision))
+    provider = choose_provider(settings.provider)
+    if provider != "cpu":
+        # Driver, engines and device tensors: nothing that a start on the CPU should pay for.
+        from ildsdk.runtime.gpu_session import open_gpu_session
+
+        return open_gpu_session(model, provider, settings, precision)
+    return start(model, provider, CPU_PROVIDERS, session_options(n_threads, precision))
 
 
 def session_options(n_threads: int, precision: RunPrecision) -> ort.SessionOptions:
@@ -113,12 +117,14 @@ def needs_saturation_guard(precision: RunPrecision) -> bool:
 def start(
     model: Path,
     provider: str,
-    ort_providers: list[tuple[str, dict[str, Any]]],
+    ort_providers: list[tuple[str, dict[str, str]]],
     options: ort.SessionOptions,
 ) -> OrtSession:
     """Start a session and make sure of the provider that runs; see :func:`open_session`."""
     try:
-        session = ort.InferenceSession(str(model), sess_options=options, providers=ort_providers)
+        session = ort.InferenceSession(
+            str(model), sess_options=options, providers=ort_providers, enable_fallback=0
+        )
     except Exception as error:  # onnxruntime raises its own unrelated exception classes
         raise ModelError(
             f"model {model.name} does not load on {provider!r}: {_without(error, model.parent)}; "
@@ -131,7 +137,6 @@ def start(
             f"execution provider {provider!r} was asked for, but ONNX Runtime runs on {running}; "
             "see ildsdk doctor for what is missing, or ask for provider 'cpu'"
         )
-    session.disable_fallback()
     return OrtSession(session, provider)
 
 
