@@ -104,7 +104,7 @@ def test_a_chain_stays_on_the_device(tiny: Bundle) -> None:
     apart = Encoder(tiny, RuntimeSettings(provider="cpu"))._networks
     for image in images(3):
         found = chain.run_all(["embedding"], {"image": image, "radiomics": radiomics})[0]
-        expected = apart.embed(image, radiomics)[0]
+        expected = apart.embed(image, lambda: radiomics)[0]
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -112,9 +112,9 @@ def test_threads_share_an_encoder(tiny: Bundle) -> None:
     networks = Encoder(tiny, CUDA)._networks
     radiomics = np.zeros((1, 102), np.float32)
     inputs = images(16)
-    serial = [networks.embed(image, radiomics)[0] for image in inputs]
+    serial = [networks.embed(image, lambda: radiomics)[0] for image in inputs]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda image: networks.embed(image, radiomics)[0], inputs))
+        found = list(pool.map(lambda image: networks.embed(image, lambda: radiomics)[0], inputs))
     np.testing.assert_allclose(found, serial, rtol=1e-5, atol=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -100,16 +101,18 @@ def test_a_chain_is_both_networks(bundle: Bundle) -> None:
     chain = DeviceChain(backbone, fusion)
     assert set(chain.input_shapes) == {"image", "radiomics"}
     assert set(chain.output_shapes) == {"deep_features", "feature_map", "embedding"}
-    laps: list[str] = []
     for seed in range(3):
         inputs = random_inputs(seed)
-        embedding, feature_map = chain.run_all(
-            ["embedding", "feature_map"], inputs, after_first=lambda: laps.append("backbone")
+        embedding, feature_map = chain.run_all(["embedding", "feature_map"], inputs)
+        late = chain.run_all(
+            ["embedding"],
+            {"image": inputs["image"]},
+            late=functools.partial(dict, radiomics=inputs["radiomics"]),
         )
+        np.testing.assert_array_equal(late[0], embedding)
         expected = apart(bundle, inputs)
         np.testing.assert_array_equal(embedding, expected[0])
         np.testing.assert_array_equal(feature_map, expected[1])
-    assert laps == ["backbone"] * 3
 
 
 def apart(bundle: Bundle, inputs: Arrays) -> list[npt.NDArray[np.float32]]:

@@ -61,7 +61,9 @@ class TritonSettings:
     metric_tag: str = ""
 
 
-def backbone_configs(graph: Graph, settings: TritonSettings, *, has_int8: bool) -> dict[str, Message]:
+def backbone_configs(
+    graph: Graph, settings: TritonSettings, *, has_int8: bool
+) -> dict[str, Message]:
     """Configurations of the backbone by variant.
 
     Parameters
@@ -74,9 +76,7 @@ def backbone_configs(graph: Graph, settings: TritonSettings, *, has_int8: bool) 
     """
     # Only what the fusion network takes: the feature map would be copied for nothing.
     outputs = [graph.outputs[_PASSED]]
-    return _network_configs(
-        BACKBONE, BACKBONE_FILE, graph, outputs, settings, int8=has_int8
-    )
+    return _network_configs(BACKBONE, BACKBONE_FILE, graph, outputs, settings, int8=has_int8)
 
 
 def fusion_configs(graph: Graph, settings: TritonSettings) -> dict[str, Message]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from ildsdk.errors import ModelError
+from ildsdk.runtime.forking import LeftInChildren
 from ildsdk.runtime.session import Axes, Session
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
@@ -63,6 +64,7 @@ class DeviceSession:
         has_cuda_graph: bool = False,
     ) -> None:
         self._session = ort_session
+        self._holder = LeftInChildren(ort_session)
         self._device = (device, device_id)
         self._batch_max = batch_max
         self.provider = provider
@@ -260,7 +262,7 @@ class DeviceChain:
         outputs: Sequence[str],
         inputs: Arrays,
         *,
-        after_first: Callable[[], None] = lambda: None,
+        late: Callable[[], Arrays] = dict,
     ) -> list[npt.NDArray[np.float32]]:
         """Compute the named outputs of either network, batch 1.
 
@@ -269,8 +271,8 @@ class DeviceChain:
         outputs : sequence of str
         inputs : mapping
             float32, batch 1.
-        after_first : callable
-            Called between the two, for a clock.
+        late : callable
+            Called between the two; gives further inputs of the second.
 
         Raises
         ------
@@ -280,24 +282,29 @@ class DeviceChain:
         of_first = {
             name: array for name, array in inputs.items() if name in self._first.input_shapes
         }
-        of_second = {name: array for name, array in inputs.items() if name not in of_first}
-        unknown = [name for name in outputs if name not in self.output_shapes]
-        if unknown or not (self._head.takes(of_first) and self._tail.takes(of_second)):
-            raise ModelError(
-                f"the networks take {self.input_shapes} in batches of {_FIXED_BATCH} and give "
-                f"{sorted(self.output_shapes)}; found inputs "
-                f"{ {name: array.shape for name, array in inputs.items()} } for {list(outputs)}"
-            )
+        if any(name not in self.output_shapes for name in outputs) or not self._head.takes(
+            of_first
+        ):
+            raise self._refused(outputs, inputs)
         with self._first.lock, self._second.lock:
             self._head.load(of_first)
             self._head.run()
-            after_first()
+            of_second = {n: array for n, array in inputs.items() if n not in of_first} | {**late()}
+            if not self._tail.takes(of_second):
+                raise self._refused(outputs, {**inputs, **of_second})
             self._tail.load(of_second)
             self._tail.run()
             return [
                 (self._tail if name in self._tail.outputs else self._head).read(name)
                 for name in outputs
             ]
+
+    def _refused(self, outputs: Sequence[str], inputs: Arrays) -> ModelError:
+        return ModelError(
+            f"the networks take {self.input_shapes} in batches of {_FIXED_BATCH} and give "
+            f"{sorted(self.output_shapes)}; found inputs "
+            f"{ {name: array.shape for name, array in inputs.items()} } for {list(outputs)}"
+        )
 
 
 def chain_of(first: Session, second: Session) -> DeviceChain | None:

@@ -71,10 +71,9 @@ class Networks:
     def embed(
         self,
         image: npt.NDArray[np.float32],
-        radiomics: npt.NDArray[np.float32],
+        radiomics: Callable[[], npt.NDArray[np.float32]],
         *,
         more: Sequence[str] = (),
-        after_backbone: Callable[[], None] = lambda: None,
     ) -> list[npt.NDArray[np.float32]]:
         """Run backbone and fusion network; on a GPU what passes between them stays there.
 
@@ -82,12 +81,11 @@ class Networks:
         ----------
         image : ndarray
             float32 ``(1, 1, S, S)``.
-        radiomics : ndarray
-            float32 ``(1, 102)``, standardised.
+        radiomics : callable
+            Gives float32 ``(1, 102)``, standardised; called when the backbone has run, so that
+            the features can be computed meanwhile.
         more : sequence of str
             Further outputs of the backbone, for example ``"feature_map"``.
-        after_backbone : callable
-            Called between the two, for a clock.
 
         Returns
         -------
@@ -100,11 +98,11 @@ class Networks:
             A network failed.
         """
         if self._chain is not None:
-            inputs = {"image": image, "radiomics": radiomics}
-            return self._chain.run_all(["embedding", *more], inputs, after_first=after_backbone)
+            return self._chain.run_all(
+                ["embedding", *more], {"image": image}, late=lambda: {"radiomics": radiomics()}
+            )
         deep_features, *others = self.backbone.run_all(["deep_features", *more], {"image": image})
-        after_backbone()
-        passed = {"deep_features": deep_features, "radiomics": radiomics}
+        passed = {"deep_features": deep_features, "radiomics": radiomics()}
         return [*self.fusion.run_all(["embedding"], passed), *others]
 
     def _open_backbone(self) -> Session:

@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from ildsdk.errors import ModelError
 from ildsdk.runtime.cpu_features import cpu_features
+from ildsdk.runtime.forking import LeftInChildren
 from ildsdk.runtime.precision import RunPrecision
 from ildsdk.runtime.providers import CPU_PROVIDERS, choose_provider, ep_name
 from ildsdk.runtime.session import Axes, Session
@@ -33,6 +34,7 @@ class OrtSession:
 
     def __init__(self, ort_session: ort.InferenceSession, provider: str) -> None:
         self._session = ort_session
+        self._holder = LeftInChildren(ort_session)
         self.provider = provider
         self.input_shapes: dict[str, Axes] = {
             value.name: value.shape for value in ort_session.get_inputs()
