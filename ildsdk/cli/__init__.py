@@ -21,6 +21,7 @@ from ildsdk.cli.embed import embed
 from ildsdk.cli.index import index
 from ildsdk.cli.query import query
 from ildsdk.cli.radiomics import radiomics
+from ildsdk.cli.serve import serve
 from ildsdk.cli.warmup import warmup
 from ildsdk.errors import IldError, NoUsableSliceError
 
@@ -36,11 +37,11 @@ def cli(debug: bool) -> None:
     Research use only; not a medical device, not for diagnosis.
 
     Exit status: 0 answered, 1 defect, 2 option or setting, 3 study or image, 4 bundle, model or
-    execution provider, 5 index.
+    execution provider, 5 index, 6 stopped by a time limit, 7 resident server.
     """
 
 
-for _command in (query, embed, index, bundle, radiomics, demo, doctor, warmup, completion):
+for _command in (query, embed, index, bundle, radiomics, demo, doctor, warmup, serve, completion):
     cli.add_command(_command)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from ildsdk.cli.answer_output import print_result
+from ildsdk.cli.asking import ask_server, socket_options
 from ildsdk.cli.options import (
     bundle_option,
     explain_option,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     "--include-same-patient", is_flag=True,
     help="Do not leave out items of the query's own patient or study.",
 )  # fmt: skip
+@socket_options
 @runtime_options
 @quiet_option
 def query(
@@ -67,6 +68,8 @@ def query(
     every_mm: float,
     search_mode: SearchMode,
     include_same_patient: bool,
+    socket_path: Path | None,
+    upload: bool,
     runtime: dict[str, Any],
     quiet: bool,
 ) -> None:
@@ -82,6 +85,11 @@ def query(
         search_mode=search_mode,
         exclude_same_patient=not include_same_patient,
     )
+    if socket_path is not None:
+        ask_server(socket_path, study, settings, output_format, upload=upload)
+        return
+    if upload:
+        raise click.UsageError("--upload sends the study to a server: name its --socket")
     run_query(
         study,
         index_path,
@@ -130,19 +138,9 @@ def run_query(
                 empty = retriever.empty_result(settings, error.skipped)
                 click.echo(empty.to_json())
             raise
-        _print_result(result, output_format)
+        print_result(result, output_format)
         if report is not None:
             _write_page(result, report, retriever)
-
-
-def _print_result(result: QueryResult, output_format: str) -> None:
-    if output_format == "json":
-        click.echo(result.to_json())
-        return
-    from ildsdk.reports.text import format_table
-
-    in_color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    click.echo(format_table(result, color=in_color))
 
 
 def _write_page(result: QueryResult, report: Path, retriever: Retriever) -> None:
