@@ -8,6 +8,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -53,9 +54,13 @@ def make_app(service: Service, hosts: Collection[str] = ()) -> ASGIApp:
         Route("/openapi.json", addresses.openapi, methods=["GET"]),
         Route("/docs", addresses.docs, methods=["GET"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
+    # Inside Starlette's own error layer, which would answer a typed error with a bare 500.
+    guard = Middleware(Guard, hosts, [route.path for route in routes], service.metrics)
+    app = Starlette(
+        routes=routes, middleware=[guard], exception_handlers={HTTPException: _http_problem}
+    )
     app.router.redirect_slashes = False
-    return Guard(app, hosts, [route.path for route in routes], service.metrics)
+    return app
 
 
 class _Addresses:

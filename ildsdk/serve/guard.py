@@ -34,7 +34,7 @@ _SECURITY_HEADERS = (
 
 
 class Guard:
-    """Outermost layer of the application.
+    """Layer around all addresses.
 
     Parameters
     ----------

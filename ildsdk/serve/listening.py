@@ -90,14 +90,20 @@ def listen_on_socket(path: Path) -> Iterator[Listener]:
             _check_folder(path.parent)
             _make_room(path)
             _bind(bound, path)
-        ours = path.stat()
+        ours = _identity(path)
         try:
             yield Listener(bound=bound, address=str(path), is_private=True)
         finally:
             # Another server may have replaced the file since: that one stays.
             with contextlib.suppress(OSError):
-                if os.path.samestat(path.stat(), ours):
+                if _identity(path) == ours:
                     path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What tells our socket file from one made later, which may get the same inode number."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _bind(bound: socket.socket, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import uvicorn
 from ildsdk.serve.app import make_app
 from ildsdk.serve.listening import BACKLOG, Listener
 from ildsdk.serve.live_retriever import LiveRetriever
-from ildsdk.serve.log import LOGGER
+from ildsdk.serve.log import LOGGER, NoForeignText
 from ildsdk.serve.notify import notify, reloading
 from ildsdk.serve.service import Service
 from ildsdk.serve.settings import ServeSettings
@@ -76,9 +77,9 @@ class Server:
                 http="h11",
                 ws="none",
                 lifespan="off",
-                # Its lines would quote addresses and exceptions; ours stand in the guard.
+                # Requests are written down by the guard, without what was sent.
                 log_config=None,
-                log_level="critical",
+                log_level="error",
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
@@ -89,6 +90,7 @@ class Server:
             ),
             self._begin_to_end,
         )
+        logging.getLogger("uvicorn.error").addFilter(NoForeignText())
         self._failure: BaseException | None = None
 
     def run(self) -> bool:

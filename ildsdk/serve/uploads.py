@@ -109,9 +109,11 @@ def new_upload(parent: Path | None, max_bytes: int) -> Iterator[Upload]:
                     )
                 )
             )
-            file: IO[bytes] = stack.enter_context(
-                tempfile.TemporaryFile(dir=folder) if _IS_LINUX else (folder / "study").open("xb")
-            )
+            file: IO[bytes]
+            if _IS_LINUX:
+                file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            else:
+                file = stack.enter_context((folder / "study").open("xb"))
         except OSError as error:
             raise ServerError(
                 f"the server cannot keep an upload ({error.strerror}): its --upload-folder must "
