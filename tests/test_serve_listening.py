@@ -35,7 +35,10 @@ def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
     with listen_on_socket(path):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
-        with pytest.raises(ConfigError, match=r"listens on s\.sock already"), listen_on_socket(path):
+        with (
+            pytest.raises(ConfigError, match=r"listens on s\.sock already"),
+            listen_on_socket(path),
+        ):
             pass
         assert path.is_socket()  # the refused one took nothing away
 

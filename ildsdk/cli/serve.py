@@ -87,6 +87,7 @@ def serve(
         raise click.UsageError("name either --socket or --port")
     _check_extra()
     from ildsdk.serve.server import Server
+    from ildsdk.serve.signals import end_signals
     from ildsdk.settings import RuntimeSettings
 
     settings = ServeSettings(
@@ -99,7 +100,7 @@ def serve(
         reload_s=reload_s,
     )
     _start_log(quiet=no_log)
-    with _listen(socket_path, port) as listener:
+    with end_signals() as wish, _listen(socket_path, port) as listener:
         server = Server(
             listener,
             bundle=bundle,
@@ -109,6 +110,7 @@ def serve(
             on_ready=lambda line: click.echo(line, err=True),
             notify_socket=os.environ.get("NOTIFY_SOCKET"),
         )
+        wish.then(server.stop)
         is_quiet = server.run()
     if not is_quiet:
         # The interpreter would wait for the thread that hangs.
@@ -139,9 +141,13 @@ def _listen(socket_path: Path | None, port: int | None) -> Iterator[Listener]:
 
 
 def _start_log(*, quiet: bool) -> None:
+    from ildsdk.serve.log import LOGGER, NoForeignText
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("ildsdk.serve")
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    handler.addFilter(NoForeignText())
+    for name in (LOGGER.name, "uvicorn.error", "asyncio", "concurrent.futures"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.propagate = False
+    LOGGER.setLevel(logging.WARNING if quiet else logging.INFO)

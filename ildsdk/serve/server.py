@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import uvicorn
 from ildsdk.serve.app import make_app
 from ildsdk.serve.listening import BACKLOG, Listener
 from ildsdk.serve.live_retriever import LiveRetriever
-from ildsdk.serve.log import LOGGER, NoForeignText
+from ildsdk.serve.log import LOGGER
 from ildsdk.serve.notify import notify, reloading
 from ildsdk.serve.service import Service
 from ildsdk.serve.settings import ServeSettings
@@ -90,7 +89,6 @@ class Server:
             ),
             self._begin_to_end,
         )
-        logging.getLogger("uvicorn.error").addFilter(NoForeignText())
         self._failure: BaseException | None = None
 
     def run(self) -> bool:
@@ -107,8 +105,7 @@ class Server:
             Bundle, index, execution provider or self-test refused at the start.
         """
         try:
-            with self._http.harmless_signals():
-                asyncio.run(self._serve())
+            asyncio.run(self._serve())
         finally:
             self.service.queue.cancel_all()
             is_quiet = self._http.force_exit or self.service.queue.wait_idle(_LAST_SLICE_S)
@@ -118,7 +115,7 @@ class Server:
         return is_quiet and self.service.queue.n_running == 0
 
     def stop(self) -> None:
-        """Begin to end, from any thread."""
+        """Begin to end, from any thread; before :meth:`run` too."""
         self._http.stop()
 
     async def _serve(self) -> None:
@@ -133,6 +130,8 @@ class Server:
                 await asyncio.gather(chores, return_exceptions=True)
 
     async def _start_then_watch(self) -> None:
+        if self._http.should_exit:
+            return
         try:
             live = await asyncio.to_thread(LiveRetriever, self._bundle, self._index, self._runtime)
         except Exception as error:
@@ -186,24 +185,6 @@ class _Http(uvicorn.Server):
         if not self._is_ending and self.loop is not None and not self.loop.is_closed():
             self._is_ending = True
             self.loop.call_soon_threadsafe(self._on_end)
-
-    @contextlib.contextmanager
-    def harmless_signals(self) -> Iterator[None]:
-        """Ignore what uvicorn raises again after it ended; before it serves, note it."""
-        if not _is_main_thread():
-            yield
-            return
-        kept = {
-            sig: signal.signal(sig, self._early_or_late) for sig in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for sig, handler in kept.items():
-                signal.signal(sig, handler)
-
-    def _early_or_late(self, sig: int, frame: FrameType | None) -> None:
-        self.should_exit = True
 
 
 @contextlib.contextmanager
