@@ -8,9 +8,11 @@
     │   └── NoUsableSliceError             no slice of the study can be answered
     ├── ModelError                      4  bundle, model contract or execution provider
     ├── IndexFileError                  5  index format, version, damage or mismatch
-    └── QueryStoppedError               6  the caller had the work end before it was done
-        ├── QueryCancelledError            the caller's cancel token was set
-        └── QueryTimeoutError              the caller's time limit was reached
+    ├── QueryStoppedError               6  the caller had the work end before it was done
+    │   ├── QueryCancelledError            the caller's cancel token was set
+    │   └── QueryTimeoutError              the caller's time limit was reached
+    └── ServerError                     7  the resident server: absent, or gone before it answered
+        └── ServerBusyError                not now: starting, its queue full, ending
 
 A message says what was found, what was expected, where, and what to do. It
 never holds a patient's name, id, birth date or a full path.
@@ -133,3 +135,26 @@ class QueryTimeoutError(QueryStoppedError):
     """The time limit that the caller handed in was reached."""
 
     code = "timeout"
+
+
+class ServerError(IldError):
+    """The resident server (``ildsdk serve``) cannot be asked, or went away before it answered."""
+
+    code = "server"
+    exit_code = 7
+
+
+class ServerBusyError(ServerError):
+    """The resident server takes no query at the moment; the same query may be sent again.
+
+    Parameters
+    ----------
+    retry_after_s : int
+        When to try again, seconds.
+    """
+
+    code = "server-busy"
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

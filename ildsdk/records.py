@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ildsdk.explain import PairMaps
 
 QUERY_SCHEMA = "ildsdk.query/1"
-_NOT_IN_JSON = ("pictures", "maps")
+NOT_IN_JSON = ("pictures", "maps")
 EMBED_SCHEMA = "ildsdk.embed/1"
 
 # ---------------------------------------------------------------- between stages
@@ -375,7 +375,7 @@ def _plain(value: Any) -> Any:
         return {
             field.name: _plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
-            if field.name not in _NOT_IN_JSON
+            if field.name not in NOT_IN_JSON
         }
     if isinstance(value, (tuple, list)):
         return [_plain(entry) for entry in value]

@@ -23,3 +23,11 @@ def shared_data() -> Path:
 def repo() -> Path:
     """Root of the checkout."""
     return REPO
+
+
+@pytest.fixture(scope="session")
+def serve_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bundle, index and study of the resident server's tests."""
+    from tests.serve_factory import write_world
+
+    return write_world(tmp_path_factory.mktemp("serve"))

@@ -22,6 +22,7 @@ from ildsdk.cli.embed import embed
 from ildsdk.cli.index import index
 from ildsdk.cli.query import query
 from ildsdk.cli.radiomics import radiomics
+from ildsdk.cli.serve import serve
 from ildsdk.cli.warmup import warmup
 from ildsdk.errors import IldError, NoUsableSliceError
 
@@ -37,12 +38,12 @@ def cli(debug: bool) -> None:
     Research use only; not a medical device, not for diagnosis.
 
     Exit status: 0 answered, 1 defect, 2 option or setting, 3 study or image, 4 bundle, model or
-    execution provider, 5 index, 6 stopped by --timeout.
+    execution provider, 5 index, 6 stopped by a time limit, 7 resident server.
     """
 
 
 for _command in (
-    query, embed, index, bundle, radiomics, demo, doctor, warmup, build_engine, completion,
+    query, embed, index, bundle, radiomics, demo, doctor, warmup, build_engine, serve, completion,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from ildsdk.cli.answer_output import print_result
+from ildsdk.cli.asking import ask_server, socket_options
 from ildsdk.cli.options import (
     bundle_option,
     explain_option,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="End with exit status 6 where the answer takes longer (opening the models not counted).",
 )  # fmt: skip
+@socket_options
 @runtime_options
 @quiet_option
 def query(
@@ -72,6 +73,8 @@ def query(
     search_mode: SearchMode,
     include_same_patient: bool,
     timeout_s: float | None,
+    socket_path: Path | None,
+    upload: bool,
     runtime: dict[str, Any],
     quiet: bool,
 ) -> None:
@@ -87,6 +90,11 @@ def query(
         search_mode=search_mode,
         exclude_same_patient=not include_same_patient,
     )
+    if socket_path is not None:
+        ask_server(socket_path, study, settings, output_format, upload=upload)
+        return
+    if upload:
+        raise click.UsageError("--upload sends the study to a server: name its --socket")
     run_query(
         study,
         index_path,
@@ -138,19 +146,9 @@ def run_query(
                 empty = retriever.empty_result(settings, error.skipped)
                 click.echo(empty.to_json())
             raise
-        _print_result(result, output_format)
+        print_result(result, output_format)
         if report is not None:
             _write_page(result, report, retriever)
-
-
-def _print_result(result: QueryResult, output_format: str) -> None:
-    if output_format == "json":
-        click.echo(result.to_json())
-        return
-    from ildsdk.reports.text import format_table
-
-    in_color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    click.echo(format_table(result, color=in_color))
 
 
 def _write_page(result: QueryResult, report: Path, retriever: Retriever) -> None:

@@ -1,0 +1,189 @@
+"""Asks a resident server on a Unix socket; needs the standard library only.
+
+A fresh process that asks should cost what its interpreter costs: ``http.client`` speaks to the
+socket in a few lines, and every larger client library costs several times its import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import os
+import socket
+import struct
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from ildsdk.errors import ConfigError, IldError, ServerError
+from ildsdk.serve.problems import MEDIA_TYPE, error_from_problem
+from ildsdk.settings import QuerySettings
+
+_CONNECT_S = 10.0
+
+
+class RefusedQueryError(Exception):
+    """A query that was not answered.
+
+    Attributes
+    ----------
+    error : IldError
+        The same error, with the same text, as in the server.
+    answer : str or None
+        With :class:`~ildsdk.errors.NoUsableSliceError` the answer without a study, as JSON text.
+    """
+
+    def __init__(self, error: IldError, answer: str | None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.answer = answer
+
+
+class Client:
+    """A connection to ``ildsdk serve --socket``; several queries may follow each other on it.
+
+    Parameters
+    ----------
+    socket_path : Path
+
+    Raises
+    ------
+    ServerError
+        From every method: nobody listens there, somebody else does, or the server went away.
+    """
+
+    def __init__(self, socket_path: Path) -> None:
+        self._name = socket_path.name
+        self._connection = _UnixConnection(socket_path)
+
+    def query(self, study: Path, settings: QuerySettings | None = None) -> str:
+        """Answer to the studies under a path, as ``ildsdk query --format json`` prints it.
+
+        Raises
+        ------
+        RefusedQueryError
+            Not answered; with the error that :meth:`ildsdk.Retriever.query` would raise, or
+            :class:`~ildsdk.errors.ServerBusyError`, :class:`~ildsdk.errors.QueryTimeoutError`.
+        """
+        body = json.dumps({"path": str(study.absolute())}).encode()
+        return self._post(settings, body, "application/json")
+
+    def upload(self, study: Path, settings: QuerySettings | None = None) -> str:
+        """As :meth:`query`, where the server cannot read the path: sends the file's bytes.
+
+        Raises
+        ------
+        ConfigError
+            The path is no file.
+        """
+        try:
+            with study.open("rb") as file:
+                return self._post(settings, file, "application/octet-stream")
+        except IsADirectoryError:
+            raise ConfigError("a folder cannot be uploaded: make a zip of it") from None
+        except FileNotFoundError:
+            raise ConfigError("the study path does not exist") from None
+
+    def info(self) -> dict[str, Any]:
+        """What the server runs and takes."""
+        return dict(json.loads(self._send("GET", "/v1/info", None, {})))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _post(self, settings: QuerySettings | None, body: bytes | BinaryIO, kind: str) -> str:
+        asked = dataclasses.asdict(settings or QuerySettings())
+        parameters = {name: _text(value) for name, value in asked.items() if value is not None}
+        target = f"/v1/query?{urllib.parse.urlencode(parameters)}"
+        return self._send("POST", target, body, {"Content-Type": kind}).removesuffix("\n")
+
+    def _send(
+        self, method: str, target: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+    ) -> str:
+        with _as_server_error(self._name):
+            # Refused before all of it was read: the answer says why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._connection.request(method, target, body, headers)
+            response = self._connection.getresponse()
+            text = response.read().decode()
+        if response.status == 200:
+            return text
+        if response.getheader("Content-Type", "").split(";")[0] != MEDIA_TYPE:
+            raise ServerError(
+                f"what listens on {self._name} answered with status {response.status} and no "
+                "problem document: it is no ildsdk server, or serves too many connections"
+            )
+        problem = json.loads(text)
+        answer = problem.get("answer")
+        raise RefusedQueryError(
+            error_from_problem(problem),
+            None if answer is None else json.dumps(answer, indent=2, ensure_ascii=False),
+        )
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_CONNECT_S)
+        self.sock.connect(str(self._path))
+        _check_owner(self.sock)
+        # How long a query may take is the server's to say.
+        self.sock.settimeout(None)
+
+
+def _check_owner(connected: socket.socket) -> None:
+    """Refuse a server of another user: its answers would be anybody's."""
+    if sys.platform != "linux" or os.geteuid() == 0:
+        return
+    size = struct.calcsize("3i")
+    _, owner, _ = struct.unpack(
+        "3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    )
+    if owner not in (os.geteuid(), 0):
+        raise ServerError(f"the socket is served by another user (id {owner}): not asked")
+
+
+@contextlib.contextmanager
+def _as_server_error(name: str) -> Iterator[None]:
+    start = "start one with `ildsdk serve --socket`"
+    try:
+        yield
+    except FileNotFoundError:
+        raise ServerError(f"there is no socket {name}: {start}") from None
+    except ConnectionRefusedError:
+        raise ServerError(f"no server listens on {name} any more: {start}") from None
+    except PermissionError:
+        raise ServerError(f"socket {name} belongs to another user") from None
+    except TimeoutError:
+        raise ServerError(f"the server on {name} accepts no connection: it hangs") from None
+    except (http.client.HTTPException, OSError) as error:
+        if isinstance(error, OSError) and "too long" in str(error):
+            raise ConfigError(f"the path of socket {name} is too long for a socket") from None
+        raise ServerError(
+            f"the server on {name} went away before it answered ({type(error).__name__})"
+        ) from None

@@ -1,0 +1,115 @@
+"""OpenAPI document and page: true, complete, and of one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from ildsdk import errors
+from ildsdk.records import QueryResult
+from ildsdk.serve.answers import result_from_dict
+from ildsdk.serve.docs_page import docs_page
+from ildsdk.serve.openapi import openapi_document
+from ildsdk.serve.record_schema import type_schema
+from ildsdk.settings import QuerySettings
+from tests.result_factory import make_odd_result, make_result
+from tests.serve_factory import Running, running_server
+
+
+@pytest.fixture(scope="module")
+def served(serve_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running_server(serve_world, tmp_path_factory.mktemp("s") / "s.sock") as running:
+        yield running
+
+
+def check(document: dict[str, Any], name: str, value: Any) -> None:
+    """Compare a value with one of the document's schemas."""
+    jsonschema.Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    ).validate(value)
+
+
+@pytest.mark.parametrize("takes_paths", [True, False])
+def test_the_document_is_valid_openapi(takes_paths: bool) -> None:
+    document = openapi_document(takes_paths=takes_paths)
+    validate(document)
+    names = [
+        parameter["name"] for parameter in document["paths"]["/v1/query"]["post"]["parameters"]
+    ]
+    assert names == [field.name for field in dataclasses.fields(QuerySettings)]
+    for parameter in document["paths"]["/v1/query"]["post"]["parameters"]:
+        assert parameter["description"]
+    body = document["paths"]["/v1/query"]["post"]["requestBody"]["content"]
+    assert ("application/json" in body) is takes_paths
+
+
+def test_what_is_served_fits_its_schema(served: Running, serve_world: Path, tmp_path: Path) -> None:
+    document = json.loads(served.ask("GET", "/openapi.json")[2])
+    check(document, "QueryAnswer", served.ask_path(serve_world / "study")[2])
+    check(document, "Info", json.loads(served.ask("GET", "/v1/info")[2]))
+    check(document, "Health", json.loads(served.ask("GET", "/health/ready")[2]))
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    problem = served.ask_path(tmp_path)[2]
+    check(document, "Problem", problem)
+    assert problem["answer"]["studies"] == []
+    answer = served.ask_path(serve_world / "study")[2]
+    del answer["studies"][0]["slices"][0]["neighbors"][0]["score"]
+    with pytest.raises(jsonschema.ValidationError):
+        check(document, "QueryAnswer", answer)
+
+
+def test_every_address_stands_in_the_document(served: Running) -> None:
+    document = json.loads(served.ask("GET", "/openapi.json")[2])
+    for path, methods in document["paths"].items():
+        for method in methods:
+            if method == "get":
+                status, headers, _ = served.ask("GET", path)
+                assert status == 200
+                media_types = methods[method]["responses"]["200"]["content"]
+                assert headers["content-type"].split(";")[0] in media_types
+
+
+@pytest.mark.parametrize("make", [make_result, make_odd_result])
+def test_answers_come_back_as_the_records_they_were(make: Any) -> None:
+    result: QueryResult = make()
+    again = result_from_dict(json.loads(result.to_json()))
+    assert again.to_json() == result.to_json()
+    assert again == result
+
+
+def test_answers_of_another_version_are_refused() -> None:
+    document = make_result().to_dict()
+    with pytest.raises(errors.ServerError, match="same version"):
+        result_from_dict({**document, "schema": "ildsdk.query/9"})
+    with pytest.raises(errors.ServerError, match="same version"):
+        result_from_dict({**document, "novelty": 1})
+
+
+def test_annotations_without_a_json_form_are_refused() -> None:
+    with pytest.raises(TypeError, match="no form in JSON"):
+        type_schema(bytes, [])
+
+
+def test_the_page_needs_nothing_from_anywhere() -> None:
+    for takes_paths in (True, False):
+        document = openapi_document(takes_paths=takes_paths)
+        page = docs_page(document)
+        assert not re.search(r"""(?:src|href)=["'](?!#|/openapi\.json|data:,)""", page)
+        assert "<script" not in page
+        assert "@import" not in page
+        assert "url(" not in page
+        for name in document["components"]["schemas"]:
+            assert f'id="{name}"' in page
+        for link in re.findall(r'href="#([^"]+)"', page):
+            assert f'id="{link}"' in page, link
+        for kind in vars(errors).values():
+            if isinstance(kind, type) and issubclass(kind, errors.IldError):
+                assert f'id="{kind.code}"' in page
