@@ -22,7 +22,6 @@ peers.need(*peers.REFERENCE_STACK)
 
 from benchmarks.contest import Contender, Report, Rounds, interleaved  # noqa: E402
 from benchmarks.pinned import N_THREADS  # noqa: E402
-from benchmarks.study_files import write_one  # noqa: E402
 
 N_ROUNDS = 11
 OURS, STACK = "ildsdk query", "reference stack"
@@ -33,15 +32,15 @@ Contest = tuple[dict[str, Contender], dict[str, Rounds]]
 
 @pytest.fixture(scope="module")
 def contest(
-    tmp_path_factory: pytest.TempPathFactory,
     large_index: Path,
     reference_files: Path,
+    phantom_files: Path,
     default_precision: str,
     rounds: Callable[[int], int],
 ) -> Contest:
     """Both processes in turn."""
-    one = tmp_path_factory.mktemp("cold") / "one.dcm"
-    write_one(one)
+    paths = sorted(phantom_files.iterdir())
+    one = paths[len(paths) // 2]
     commands = {
         OURS: [
             "ildsdk", "query", str(one), "--index", str(large_index), "--format", "json", "-q",

@@ -36,6 +36,7 @@ def test_peak_memory(
     tmp_path: Path,
     large_index: Path,
     reference_files: Path,
+    phantom_files: Path,
     rounds: Callable[[int], int],
     n_slices: int,
     name: str,
@@ -43,7 +44,7 @@ def test_peak_memory(
     if name == STACK and n_slices > 30:
         pytest.skip("the reference stack takes 30 slices only")
     study = tmp_path / "study"
-    write_study(study, n_slices)
+    write_study(study, n_slices, phantom_files)
     side = ["--index", large_index] if name == OURS else ["--reference", reference_files]
     command = ["-m", "benchmarks.study_memory", study, *side, "--threads", N_THREADS]
 

@@ -24,7 +24,7 @@ from benchmarks.equality import compare_answers  # noqa: E402
 from benchmarks.ours import NETWORK_STAGES, Ours  # noqa: E402
 from benchmarks.reference_mask import lung_mask  # noqa: E402
 from benchmarks.reference_stack import ReferenceStack  # noqa: E402
-from benchmarks.slices import BenchSlice, alike, demo_slices, read_slices  # noqa: E402
+from benchmarks.slices import BenchSlice, alike, read_slices  # noqa: E402
 
 N_SLICES = 6
 N_ROUNDS = {"phantom": 36, "real CT": 18}
@@ -51,10 +51,11 @@ def contest(
     ours_by_precision: dict[str, Ours],
     default_precision: str,
     reference_stack: ReferenceStack,
+    phantom_files: Path,
     rounds: Callable[[int], int],
 ) -> Contest:
     """All contenders in turn, once for all tests of a source."""
-    slices = _slices(source, reference_stack)
+    slices = _slices(source, reference_stack, phantom_files)
 
     def work(number: int) -> tuple[Any, ...]:
         one = slices[number % len(slices)]
@@ -86,12 +87,12 @@ def contest(
     return contenders, interleaved(contenders, rounds(N_ROUNDS[source]))
 
 
-def _slices(source: str, stack: ReferenceStack) -> list[BenchSlice]:
+def _slices(source: str, stack: ReferenceStack, phantom_files: Path) -> list[BenchSlice]:
     def mask_of(pixels_hu: Any, spacing_mm: tuple[float, float]) -> Any:
         return lung_mask(stack.window(pixels_hu), spacing_mm)
 
     if source == "phantom":
-        found = demo_slices(mask_of)
+        found = read_slices(phantom_files, mask_of)
     else:
         folder = Path(__file__).resolve().parents[2] / "shared" / "data"
         folder = Path(os.environ.get("ILDSDK_TEST_DATA", folder)) / "dicom" / "tcga_luad"

@@ -59,11 +59,12 @@ def contest(
     default_precision: str,
     reference_stack: ReferenceStack,
     reference_files: Path,
+    phantom_files: Path,
     rounds: Callable[[int], int],
 ) -> Iterator[Contest]:
     """All contenders in turn, once for all tests of a study."""
     study = tmp_path_factory.mktemp("study") / str(n_slices)
-    write_study(study, n_slices)
+    write_study(study, n_slices, phantom_files)
     contenders: dict[str, Contender] = {}
     for precision, ours in ours_by_precision.items():
         facts = {

@@ -97,6 +97,17 @@ def default_precision(large_index: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def phantom_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a healthy phantom's DICOM files."""
+    peers.need("scipy")
+    from benchmarks.study_files import write_phantom
+
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def reference_files(
     tmp_path_factory: pytest.TempPathFactory, ours_by_precision: dict[str, Ours]
 ) -> Path:

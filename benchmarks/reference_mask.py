@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from skimage.measure import label
-from skimage.morphology import closing, dilation, disk, erosion
+from skimage.morphology import dilation, disk, erosion, isotropic_closing
 from skimage.segmentation import clear_border
 from sklearn.cluster import KMeans
 
-EROSION_MM, CLOSING_MM = 1.2, 5.0
-LEAST_PIECE_MM2 = 1000.0
+EROSION_MM, CLOSING_MM = 0.6, 5.0
+LEAST_PIECE_MM2 = 500.0
 
 Mask = npt.NDArray[np.bool_]
 
@@ -47,7 +47,6 @@ def lung_mask(windowed: npt.NDArray[np.float32], pixel_spacing_mm: tuple[float, 
     """
     step_mm = (pixel_spacing_mm[0] * pixel_spacing_mm[1]) ** 0.5
     eroded = disk(max(1, round(EROSION_MM / step_mm)), decomposition="sequence")
-    closed = disk(max(1, round(CLOSING_MM / step_mm)), decomposition="sequence")
     air = clear_border(windowed < two_means_threshold(windowed))
     # Erosion parts the trachea from the lungs; the small pieces go; dilation gives back the rim.
     pieces = label(erosion(air, eroded), connectivity=1)
@@ -55,5 +54,6 @@ def lung_mask(windowed: npt.NDArray[np.float32], pixel_spacing_mm: tuple[float, 
     is_lung = sizes_mm2 >= LEAST_PIECE_MM2
     is_lung[0] = False
     lung = dilation(is_lung[pieces], eroded)
-    filled: Mask = ndimage.binary_fill_holes(closing(lung, closed))
+    closed = isotropic_closing(lung, max(1, round(CLOSING_MM / step_mm)))
+    filled: Mask = ndimage.binary_fill_holes(closed)
     return filled

@@ -241,7 +241,7 @@ class ReferenceStack:
         square = Image.fromarray(padded).resize(
             (size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)
         )
-        return np.asarray(square)
+        return np.array(square)
 
 
 def main() -> None:

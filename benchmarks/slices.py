@@ -1,4 +1,4 @@
-"""Slices that are queried: of the phantom demo study, and of real CT where it is there."""
+"""Slices that are queried, from DICOM files, with both sides' masks compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk import defaults
 from ildsdk.dicom import discover, read_slice
 from ildsdk.errors import SliceUnusableError
 from ildsdk.lung import segment_lung
@@ -81,11 +80,6 @@ def read_slices(path: Path, mask_of: MaskOf) -> list[BenchSlice]:
                 )
             )
     return found
-
-
-def demo_slices(mask_of: MaskOf) -> list[BenchSlice]:
-    """Slices of the embedded phantom study, which is not in the embedded index."""
-    return read_slices(defaults.demo_study_path(), mask_of)
 
 
 def alike(slices: Sequence[BenchSlice], n: int) -> list[BenchSlice]:
