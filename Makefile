@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Older pip knows no dependency groups.
 PIP_REQUIREMENT := pip>=25.1
+RESULTS ?= benchmarks/results/latest.json
 
-.PHONY: help demo test check lint bench model experiment clean
+.PHONY: help demo test check lint bench bench-compare model experiment clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 16
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +29,10 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --group dev
 	touch $@
 
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
 # The first run compiles the kernels, which takes about half a minute; later ones do not.
 demo: $(VENV)/.run  ## Query a phantom study with the embedded bundle and index
 	$(BIN)/ildsdk demo
@@ -43,8 +48,11 @@ lint: $(VENV)/.dev
 
 check: lint test  ## Static checks, then the tests
 
-bench: $(VENV)/.dev  ## Run the benchmarks
-	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-enable -p no:cacheprovider
+bench: $(VENV)/.bench  ## Run the regression suite (20 minutes): RESULTS=file.json, tables beside it
+	$(BIN)/python -m benchmarks.suite $(RESULTS)
+
+bench-compare: $(VENV)/.bench  ## OLD=a.json NEW=b.json: fail where NEW is slower beyond the noise
+	$(BIN)/python -m benchmarks.compare $(OLD) $(NEW)
 
 model: $(VENV)/.dev  ## Rebuild the embedded phantom bundle and index
 	$(BIN)/python -m export default-bundle

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -19,6 +20,7 @@ import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 import pytest  # noqa: E402
 
+from benchmarks.contest import Contender, Report, Role, Rounds, interleaved  # noqa: E402
 from ildsdk.errors import SliceUnusableError  # noqa: E402
 from ildsdk.lung import apply_lung_window, segment_lung, two_means_threshold  # noqa: E402
 from tests.lung_phantom import dice, make_slice  # noqa: E402
@@ -77,18 +79,37 @@ def test_segment_real_slices(benchmark: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["ildsdk", "scipy-threshold"])
-@pytest.mark.benchmark(group="lung mask|synthetic consolidation 507x507")
-def test_segment_synthetic(benchmark: Any, name: str) -> None:
+@pytest.fixture(scope="module")
+def contest(
+    rounds: Callable[[int], int],
+) -> tuple[dict[str, Contender], dict[str, Rounds]]:
+    """Both masks in turn; the made-up consolidation tells what each keeps."""
     phantom = make_slice(disease="consolidation")
-    if name == "ildsdk":
-        mask = benchmark(lambda: segment_lung(phantom.pixels_hu, phantom.spacing_mm).lung_mask)
-        assert dice(mask, phantom.lung) > 0.95
-    else:
-        mask = benchmark(lambda: _scipy_mask(phantom.pixels_hu, phantom.spacing_mm))
+    given = (phantom.pixels_hu, phantom.spacing_mm)
     sick = phantom.disease
-    benchmark.extra_info["dice"] = round(dice(mask, phantom.lung), 3)
-    benchmark.extra_info["disease_kept"] = round(float((mask & sick).sum() / sick.sum()), 3)
+    contenders: dict[str, Contender] = {}
+    acts: dict[str, tuple[Callable[[int], npt.NDArray[np.bool_]], Role]] = {
+        "ildsdk": (lambda _: segment_lung(*given).lung_mask, "ours"),
+        "scipy-threshold": (lambda _: _scipy_mask(*given), "rival"),
+    }
+    for name, (act, role) in acts.items():
+        mask = act(0)
+        facts = {
+            "dice": round(dice(mask, phantom.lung), 3),
+            "disease_kept": round(float((mask & sick).sum() / sick.sum()), 3),
+            "threads": 1,
+        }
+        contenders[name] = Contender(act=act, role=role, facts=facts)
+    assert contenders["ildsdk"].facts["dice"] > 0.95
+    return contenders, interleaved(contenders, rounds(25))
+
+
+@pytest.mark.parametrize("name", ["ildsdk", "scipy-threshold"])
+def test_segment_synthetic(
+    report: Report, contest: tuple[dict[str, Contender], dict[str, Rounds]], name: str
+) -> None:
+    contenders, found = contest
+    report("lung mask|synthetic consolidation 507x507", name, contenders[name], found[name].seconds)
 
 
 @pytest.mark.benchmark(group="lung window|507x507")

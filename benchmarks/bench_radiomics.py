@@ -28,6 +28,8 @@ import numpy.typing as npt
 import pytest
 from threadpoolctl import threadpool_limits
 
+from benchmarks.contest import Contender, Report, Rounds
+from benchmarks.contest import interleaved as interleaved_rounds
 from ildsdk.radiomics import RadiomicsExtractor, RadiomicsScratch, RadiomicsSettings
 from tests.radiomics_parity import compare
 from tests.radiomics_slices import blob, real_lungs, texture
@@ -69,31 +71,43 @@ def interleaved(
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-@pytest.mark.benchmark(group="radiomics|features=102|engine=fast and pyradiomics")
-def test_against_pyradiomics(benchmark: Any, lung: Region) -> None:
+@pytest.fixture(scope="module")
+def contest(
+    lung: Region, rounds: Callable[[int], int]
+) -> tuple[dict[str, Contender], dict[str, Rounds]]:
+    """Both engines in turn, after their values were compared."""
     fast, reference = RadiomicsExtractor(), RadiomicsExtractor(engine="pyradiomics")
     scratch = RadiomicsScratch()
     theirs = reference.extract(*lung, SPACING).values
     differences = compare(theirs, fast.extract(*lung, SPACING).values)
-    actions = {
-        "fast": lambda: fast.extract(*lung, SPACING, scratch=scratch),
-        "fast, new scratch": lambda: fast.extract(*lung, SPACING),
-        "pyradiomics": lambda: reference.extract(*lung, SPACING),
+    facts = {
+        "n_pixels": int(np.count_nonzero(lung[1])),
+        "scratch_mib": scratch.n_bytes / 2**20,
+        "largest_relative_difference": max(differences.values()),
+        "threads": 1,
+    }
+    contenders = {
+        "fast": Contender(
+            act=lambda _: fast.extract(*lung, SPACING, scratch=scratch), role="ours", facts=facts
+        ),
+        "fast, new scratch": Contender(
+            act=lambda _: fast.extract(*lung, SPACING), role="ours", facts=facts
+        ),
+        "pyradiomics": Contender(
+            act=lambda _: reference.extract(*lung, SPACING), role="rival", facts={"threads": 1}
+        ),
     }
     with threadpool_limits(1):
-        wall = interleaved(actions, 15)
-        processor = interleaved(actions, 15, time.thread_time)
-    benchmark.extra_info.update(
-        n_pixels=int(np.count_nonzero(lung[1])),
-        wall_ms=wall,
-        processor_ms=processor,
-        wall_ratio=wall["pyradiomics"] / wall["fast"],
-        processor_ratio=processor["pyradiomics"] / processor["fast"],
-        scratch_mib=scratch.n_bytes / 2**20,
-        largest_relative_difference=max(differences.values()),
-    )
-    print(f"\n{benchmark.extra_info}")
-    benchmark(lambda: fast.extract(*lung, SPACING, scratch=scratch))
+        return contenders, interleaved_rounds(contenders, rounds(25))
+
+
+@pytest.mark.parametrize("name", ["fast", "fast, new scratch", "pyradiomics"])
+def test_against_pyradiomics(
+    report: Report, contest: tuple[dict[str, Contender], dict[str, Rounds]], name: str
+) -> None:
+    contenders, found = contest
+    group = f"radiomics|features=102|lung of {contenders['fast'].facts['n_pixels']} pixels"
+    report(group, name, contenders[name], found[name].seconds)
 
 
 @pytest.mark.benchmark(group="radiomics|features=102|growth with pixels")

@@ -17,10 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.search_data import SearchData, exact_neighbors, make_data
-from benchmarks.search_ours import OURS
-from benchmarks.search_peers import PEERS, Contender
-from benchmarks.search_run import BATCH, TOP_N, Point, check, pinned, tuned_points
+from benchmarks import peers
+
+peers.need(*peers.SEARCH)
+
+from benchmarks.search_data import SearchData, exact_neighbors, make_data  # noqa: E402
+from benchmarks.search_ours import OURS  # noqa: E402
+from benchmarks.search_peers import PEERS, Contender  # noqa: E402
+from benchmarks.search_run import BATCH, TOP_N, Point, check, pinned, tuned_points  # noqa: E402
 
 N_ITEMS, DIMENSION = 28_942, 128
 GROUP = f"search|n={N_ITEMS}|d={DIMENSION}|top={TOP_N}"

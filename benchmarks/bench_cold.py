@@ -1,0 +1,76 @@
+"""Cold start: one DICOM file answered by a fresh process, with warm caches.
+
+    python -m pytest benchmarks/bench_cold.py --benchmark-enable
+
+Both processes answer the same file from 28,942 slices and print JSON. The first run of each fills
+the disk cache and, for ours, the kernel cache; it is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers
+
+peers.need(*peers.REFERENCE_STACK)
+
+from benchmarks.contest import Contender, Report, Rounds, interleaved  # noqa: E402
+from benchmarks.pinned import N_THREADS  # noqa: E402
+
+N_ROUNDS = 11
+OURS, STACK = "ildsdk query", "reference stack"
+LEAST_COMMON = 8  # of ten neighbors: each side has its own lung mask
+
+Contest = tuple[dict[str, Contender], dict[str, Rounds]]
+
+
+@pytest.fixture(scope="module")
+def contest(
+    large_index: Path,
+    reference_files: Path,
+    phantom_files: Path,
+    default_precision: str,
+    rounds: Callable[[int], int],
+) -> Contest:
+    """Both processes in turn."""
+    paths = sorted(phantom_files.iterdir())
+    one = paths[len(paths) // 2]
+    commands = {
+        OURS: [
+            "ildsdk", "query", str(one), "--index", str(large_index), "--format", "json", "-q",
+            "--threads", str(N_THREADS),
+        ],
+        STACK: [
+            "benchmarks.reference_stack", str(one), "--files", str(reference_files),
+            "--threads", str(N_THREADS),
+        ],
+    }  # fmt: skip
+    answers = {name: json.loads(_run(command)) for name, command in commands.items()}
+    ours = {n["item_id"] for n in answers[OURS]["studies"][0]["slices"][0]["neighbors"]}
+    theirs = {n["item_id"] for n in answers[STACK]["neighbors"]}
+    n_common = len(ours & theirs)
+    assert n_common >= LEAST_COMMON, f"{n_common} of ten neighbors in common"
+    facts = {"precision": default_precision, "is_default": True, "own_mask_common_top10": n_common}
+    contenders = {
+        OURS: Contender(act=lambda _: _run(commands[OURS]), role="ours", facts=facts),
+        STACK: Contender(act=lambda _: _run(commands[STACK]), role="rival"),
+    }
+    return contenders, interleaved(contenders, rounds(N_ROUNDS), n_warm=1)
+
+
+def _run(command: list[str]) -> bytes:
+    done = subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", [OURS, STACK])
+def test_cold_start(report: Report, contest: Contest, name: str) -> None:
+    contenders, found = contest
+    group = "cold|fresh process, one file to top 10 of 28942"
+    report(group, name, contenders[name], found[name].seconds)
