@@ -85,14 +85,14 @@ class TestEncoding:
             query.lung.lung_mask,
             bundle.method,
         )
-        deep, maps = encoder._backbone.run_all(
+        deep, maps = encoder._networks.backbone.run_all(
             ["deep_features", "feature_map"], {"image": image[None]}
         )
         radiomics = bundle.scaler.transform(query.features)[np.newaxis]
 
         def cosine(deep_features: np.ndarray) -> float:
             inputs = {"deep_features": deep_features.astype(np.float32), "radiomics": radiomics}
-            found = encoder._fusion.run("embedding", inputs)[0].astype(np.float64)
+            found = encoder._networks.fusion.run_all(["embedding"], inputs)[0][0].astype(np.float64)
             return float(found @ neighbor.embedding / np.linalg.norm(found))
 
         step = 0.5
@@ -129,7 +129,7 @@ class TestEncoding:
     def test_the_self_test_runs_the_maps_too(self, bundle: Bundle, encoder: Encoder) -> None:
         opened = Encoder(bundle, CPU)
         opened.self_test()
-        assert opened._explain is not None
+        assert opened._networks._explain is not None
 
 
 def _reopened(bundle: Bundle, folder: Path) -> Bundle:

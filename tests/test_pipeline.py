@@ -201,7 +201,8 @@ class TestEncoder:
     ) -> None:
         encoder = Encoder(bundle, RuntimeSettings(provider="cpu", n_threads=2))
         where = {}
-        whole_features, whole_backbone = encoder._features, encoder._run_backbone
+        backbone_session = encoder._networks.backbone
+        whole_features, whole_backbone = encoder._features, backbone_session.run_all
 
         def features(*arguments: object) -> object:
             where["radiomics"] = threading.current_thread().name
@@ -212,7 +213,7 @@ class TestEncoder:
             return whole_backbone(*arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(encoder, "_features", features)
-        monkeypatch.setattr(encoder, "_run_backbone", backbone)
+        monkeypatch.setattr(backbone_session, "run_all", backbone)
         encoder.encode(ct_slice)
         assert where["radiomics"] != where["backbone"] == threading.current_thread().name
         encoder.encode(ct_slice, n_at_once=2)

@@ -19,6 +19,7 @@ from ildsdk.runtime.assignment import check_assignment, operators_by_provider, r
 from ildsdk.runtime.device_session import DeviceChain, DeviceSession, chain_of
 from ildsdk.runtime.ort_session import open_session
 from ildsdk.settings import RuntimeSettings
+from ildsdk.stopping import never_stop
 from tests.bundle_factory import EMBEDDING_SIZE, GRID, INPUT_SIZE, N_DEEP, write_tiny_bundle
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -189,23 +190,24 @@ def test_many_threads_give_the_serial_answers(bundle: Bundle) -> None:
 def test_an_encoder_on_device_sessions(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder's own way through a chain, device tensors standing in for a GPU's."""
     features = np.random.default_rng(0).normal(size=102)
-    image = random_inputs(5)["image"][0]
+    image = random_inputs(5)["image"]
 
     def embed(encoder: Encoder) -> tuple[npt.NDArray[np.float32], list[str]]:
         from ildsdk.encoder import _StageClock
 
         clock = _StageClock()
-        embedding, locations = encoder._embed(image, features, clock, True)
-        assert locations is not None
-        return np.concatenate([embedding, locations.ravel()]), list(clock.laps_ms)
+        found = encoder._fused(image, lambda: (features, 0.0), clock, True, never_stop)
+        assert found.locations is not None
+        return np.concatenate([found.embedding, found.locations.ravel()]), list(clock.laps_ms)
 
     expected = embed(Encoder(bundle, RuntimeSettings(provider="cpu")))
-    monkeypatch.setattr(networks, "open_session", lambda model, *_, **__: on_cpu(model))
+    for name in ("open_session", "open_optimized"):
+        monkeypatch.setattr(networks, name, lambda model, *_, **__: on_cpu(model))
     encoder = Encoder(bundle, RuntimeSettings(provider="cpu"))
     assert encoder._networks._chain is not None
     found = embed(encoder)
     np.testing.assert_array_equal(found[0], expected[0])
-    assert found[1] == expected[1] == ["backbone", "fusion", "explain"]
+    assert found[1] == expected[1] == ["backbone", "radiomics", "fusion", "explain"]
     assert found[0].size == EMBEDDING_SIZE * (1 + GRID * GRID)
 
 
