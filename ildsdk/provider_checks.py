@@ -84,9 +84,8 @@ def _tensorrt_trials(
     if engine_folder is None:
         detail = "no folder of engines is named"
         return [Check(area="provider", name="tensorrt", status="missing", detail=detail)]
-    precisions: list[GpuPrecision] = ["fp32", "fp16"]
-    if bundle.backbone_int8 is not None:
-        precisions.append("int8")
+    # Not int8: the bundle's 8-bit graph is made for CPUs (docs/gpu.md).
+    precisions: tuple[GpuPrecision, ...] = ("fp32", "fp16")
     engines = tried("engines", "TensorRT", lambda: _engine_state(engine_folder))
     return [
         engines,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from export.triton.pbtxt import Enum, Message
 from export.triton.tensors import Graph, Tensor
+from ildsdk.errors import ConfigError
 from ildsdk.runtime.provider_options import (
     DEFAULT_BUILDER_LEVEL,
     DEFAULT_WORKSPACE_BYTES,
@@ -59,6 +60,11 @@ class TritonSettings:
     instances: int = 1
     engine_folder: str = "/var/cache/ildsdk/engines"
     metric_tag: str = ""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_batch_size", 1), ("queue_delay_us", 0), ("instances", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected {least} or more")
 
 
 def backbone_configs(
