@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ildsdk.lung import kernels, morphology, reference, repair, thorax
+from ildsdk.lung import kernels, morphology, ray_kernels, reference, repair, thorax
 from ildsdk.lung.components import Components, fill_holes
+from ildsdk.lung.ray_kernels import Bones, Outline
 
 
 def _mask(rng: np.random.Generator, shape: tuple[int, int], share: float) -> np.ndarray:
@@ -100,27 +101,49 @@ def test_refine_mask(dtype: type) -> None:
     column = np.clip((np.arange(50) + 0.5) * (17 / 50) - 0.5, 0, 16)
     top, left = row.astype(np.int64), column.astype(np.int64)
     down, across = (row - top).astype(np.float32), (column - left).astype(np.float32)
-    column_start = np.searchsorted(left, np.arange(18))
-    args = (pixels, coarse, repaired, barred, top, down, column_start, across, -400.0)
+    row_start, column_start = (
+        np.searchsorted(cell, np.arange(n + 1)) for cell, n in ((top, 20), (left, 17))
+    )
+    cells = (pixels, coarse, repaired, barred, row_start, down, column_start)
     out = np.empty(pixels.shape, dtype=np.bool_)
-    kernels.refine_mask(*args, np.empty(18, np.int64), out)
-    expected = reference.refine_mask(*args)
+    scratch = np.empty(17, np.bool_), np.empty(17, np.int64)
+    kernels.refine_mask(*cells, left.astype(np.uint32), across, -400.0, *scratch, out)
+    expected = reference.refine_mask(*cells, across, -400.0)
     assert np.count_nonzero(out != expected) <= 2  # a share of exactly one half may round
     assert 0 < np.count_nonzero(out) < out.size
 
 
-def test_sample_rays_and_fill_polar() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
+def test_cast_rays(share: float) -> None:
     rng = np.random.default_rng(6)
-    grid_hu = rng.normal(size=(30, 40)).astype(np.float32)
-    aerated, bone = _mask(rng, (30, 40), 0.5), _mask(rng, (30, 40), 0.1)
-    start = np.array([14.21, 19.73])
-    angle = np.arange(24) * (2 * np.pi / 24)
-    steps = np.stack([np.sin(angle), np.cos(angle)], axis=1) * 1.3
-    is_lung, is_bone = np.zeros((24, 20), np.bool_), np.zeros((24, 20), np.bool_)
-    sample_hu = np.zeros((24, 20), np.float32)
-    kernels.sample_rays(grid_hu, aerated, bone, start, steps, is_lung, is_bone, sample_hu)
-    for got, grid in ((is_lung, aerated), (is_bone, bone), (sample_hu, grid_hu)):
-        np.testing.assert_array_equal(got, reference.sample_rays(grid, start, steps, 20))
+    grid_hu = rng.normal(size=(60, 70)).astype(np.float32)
+    aerated, bone = _mask(rng, (60, 70), share), _mask(rng, (60, 70), share / 5)
+    start = np.array([24.21, 39.73])
+    n_rays, n_steps, n_edge, n_ahead, range_mm = 48, 30, 6, 8, (-8.0, 20.0)
+    angle = np.arange(n_rays) * (2 * np.pi / n_rays)
+    directions = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    radius_mm = np.arange(n_steps) * 2.0
+    cosine = directions @ directions[::3].T
+    sampled = [
+        reference.sample_rays(grid, start, directions * 1.3, n_steps)
+        for grid in (aerated, bone, grid_hu)
+    ]
+    outline = Outline(*(np.empty(n_rays, kind) for kind in ("f8", "f4", "f8", "f8", "f8")))
+    bones = Bones(np.empty(n_rays * n_steps, np.int64), np.empty(n_rays * n_steps))
+    n_bones = ray_kernels.cast_rays(
+        grid_hu, aerated, bone, start, directions * 1.3, radius_mm, cosine, n_edge, range_mm,
+        (np.empty(n_steps, np.bool_), np.empty(n_steps, np.bool_), np.empty(n_steps, np.float32)),
+        np.empty(cosine.shape[1]), np.empty(n_ahead + 1), outline, bones,
+    )  # fmt: skip
+    lung_mm, edge_hu, hull_mm = reference.outline(sampled[0], sampled[2], radius_mm, cosine, n_edge)
+    np.testing.assert_array_equal(outline.lung_mm, lung_mm)
+    np.testing.assert_allclose(outline.edge_hu, edge_hu, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(outline.hull_mm, hull_mm)
+    found = bones.ray[:n_bones], bones.excess_mm[:n_bones], outline.first_mm, outline.ahead_mm
+    expected = reference.bones(sampled[1], radius_mm, hull_mm, range_mm, n_ahead)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (n_bones > 0) == (share > 0)
 
 
 @pytest.mark.parametrize("n_rays", [24, 240])
@@ -132,7 +155,7 @@ def test_fill_polar(n_rays: int) -> None:
         start = rng.uniform(10, 50, 2)
         angle = np.arange(n_rays) * (2 * np.pi / n_rays)
         reach_mm = 18 + 7 * np.sin(3 * angle) + roughness * rng.normal(size=n_rays)
-        kernels.fill_polar(start, spacing_mm, reach_mm, np.empty((2, n_rays + 1)), out)
+        ray_kernels.fill_polar(start, spacing_mm, reach_mm, np.empty((2, n_rays + 1)), out)
         expected = reference.fill_polar(start, spacing_mm, reach_mm, (60, 80))
         np.testing.assert_array_equal(out, expected)
         assert 0 < np.count_nonzero(out) < out.size

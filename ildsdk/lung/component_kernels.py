@@ -14,6 +14,12 @@ import numpy.typing as npt
 
 from native_hash.jit import ORDERED, kernel
 
+# The place of a lone bit in a machine word: the top six bits of its product with a number in
+# which no two windows of six bits are the same (de Bruijn) look it up.
+_WINDOWS = np.uint64(0x03F79D71B4CB0A89)
+_PLACE_OF = np.empty(64, dtype=np.uint8)
+_PLACE_OF[(np.uint64(1) << np.arange(64, dtype=np.uint64)) * _WINDOWS >> np.uint64(58)] = range(64)
+
 
 @kernel(ORDERED)
 def _root(parent: Any, run: Any) -> Any:
@@ -54,19 +60,30 @@ def find_components(
         How many components.
     """
     n_rows, n_columns = mask.shape
-    n_bounds = 0
+    one = np.uint64(1)
+    n_bounds = np.uint64(0)
     for i in range(n_rows):
-        row_start[i] = n_bounds // 2
+        row_start[i] = n_bounds // np.uint64(2)
         row = mask[i]
-        is_inside = False
-        for j in range(n_columns):
-            # written in any case, kept where the row changes: cheaper than a branch
-            bounds[n_bounds] = j
-            n_bounds += 1 if row[j] != is_inside else 0
-            is_inside = row[j]
-        bounds[n_bounds] = n_columns
-        n_bounds += 1 if is_inside else 0
-    n_runs = n_bounds // 2
+        last = np.uint64(0)
+        for start in range(0, n_columns, 64):
+            part = row[start : min(start + 64, n_columns)]
+            word = np.uint64(0)
+            for bit in range(part.size):
+                word |= np.uint64(part[bit]) << np.uint64(bit)
+            # bits that differ from the one to their left
+            changes = word ^ ((word << one) | last)
+            last = word >> np.uint64(63)
+            while changes > np.uint64(0):
+                lowest = changes & (~changes + one)
+                place = _PLACE_OF[(lowest * _WINDOWS) >> np.uint64(58)]
+                bounds[n_bounds] = start + np.int64(place)
+                n_bounds += one
+                changes ^= lowest
+        if last == one and n_columns % 64 == 0:
+            bounds[n_bounds] = n_columns
+            n_bounds += one
+    n_runs = np.int64(n_bounds // np.uint64(2))
     row_start[n_rows] = n_runs
     for run in range(n_runs):
         labels[run] = run
@@ -122,8 +139,8 @@ def count_cells(
         row = region[i]
         for run in range(row_start[i], row_start[i + 1]):
             n_here = 0
-            for j in range(bounds[2 * run], bounds[2 * run + 1]):
-                n_here += 1 if row[j] else 0
+            for is_inside in row[bounds[2 * run] : bounds[2 * run + 1]]:
+                n_here += 1 if is_inside else 0
             counts[labels[run]] += n_here
 
 

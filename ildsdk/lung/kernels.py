@@ -53,10 +53,13 @@ def average_on_grid(
                 value = np.float32(pixels[j])
                 value = value if value >= low else low
                 clipped[j] = high if value > high else value
+            j = np.uint64(0)  # numba asks of a signed place whether it counts from the end
             for h in range(g_columns):
                 total = totals[h]
-                for j in range(column_start[h], column_start[h + 1]):
+                stop = np.uint64(column_start[h + 1])
+                while j < stop:
                     total += clipped[j]
+                    j += np.uint64(1)
                 totals[h] = total
         n_here = row_start[g + 1] - row_start[g]
         for h in range(g_columns):
@@ -96,11 +99,13 @@ def refine_mask(
     coarse: npt.NDArray[np.bool_],
     repaired: npt.NDArray[np.bool_],
     barred: npt.NDArray[np.bool_],
-    top: npt.NDArray[np.int64],
+    row_start: npt.NDArray[np.int64],
     down: npt.NDArray[np.float32],
     column_start: npt.NDArray[np.int64],
+    left: npt.NDArray[np.uint32],
     across: npt.NDArray[np.float32],
     cut_hu: float,
+    is_even: npt.NDArray[np.bool_],
     mixed: npt.NDArray[np.int64],
     out: npt.NDArray[np.bool_],
 ) -> None:
@@ -117,164 +122,65 @@ def refine_mask(
         ``(n_rows, n_columns)``, HU.
     coarse, repaired, barred : ndarray
         bool ``(g_rows, g_columns)``: the mask; its cells that are not air; cells never inside.
-    top : ndarray
-        int64 ``(n_rows,)``, not falling: the cell above each pixel center, from 0 to the last
-        cell.
-    column_start : ndarray
-        int64 ``(g_columns + 1,)``, not falling: the pixels that have cell ``k`` to their left
-        are those from entry ``k`` to before entry ``k + 1``; from 0 to ``n_columns``.
+    row_start, column_start : ndarray
+        int64 ``(g_rows + 1,)`` and ``(g_columns + 1,)``, not falling, from 0 to the number of
+        pixels: cell ``k`` is the one above (or left of) the centers of the pixels from entry
+        ``k`` to before entry ``k + 1``.
     down, across : ndarray
         float32 ``(n_rows,)`` and ``(n_columns,)``: way from that cell to the next, 0 to 1.
+    left : ndarray
+        uint32 ``(n_columns,)``: the cell left of each pixel, as ``column_start`` says.
     cut_hu : float
         Boundary between air and tissue.
-    mixed : ndarray
-        int64 ``(g_columns + 1,)`` scratch.
+    is_even, mixed : ndarray
+        bool and int64 ``(g_columns,)`` scratch.
     out : ndarray
         bool ``(n_rows, n_columns)``, overwritten.
     """
-    n_rows, n_columns = pixels_hu.shape
+    n_columns = pixels_hu.shape[1]
     g_rows, g_columns = coarse.shape
     cut = np.float32(cut_hu)
     half = np.float32(0.5)
     one = np.float32(1)
-    n_mixed = 0
-    filled = 0
-    for i in range(n_rows):
-        above = top[i]
+    for above in range(g_rows):
+        first_row = row_start[above]
+        stop_row = row_start[above + 1]
+        if first_row == stop_row:
+            continue
         below = min(above + 1, g_rows - 1)
-        if i == 0 or above != top[i - 1]:
-            # The rows between the same two rows of cells differ only where corners differ.
-            n_mixed = 0
-            for before in range(g_columns):
+        upper_cells = coarse[above]
+        lower_cells = coarse[below]
+        row = out[first_row]
+        for j in range(n_columns):
+            row[j] = upper_cells[left[j]]
+        for i in range(first_row + 1, stop_row):
+            out[i] = row
+        # These rows of pixels differ only where the four cells around do.
+        for k in range(g_columns - 1):
+            is_even[k] = (
+                (upper_cells[k] == upper_cells[k + 1])
+                & (upper_cells[k] == lower_cells[k])
+                & (upper_cells[k] == lower_cells[k + 1])
+            )
+        is_even[g_columns - 1] = upper_cells[g_columns - 1] == lower_cells[g_columns - 1]
+        n_mixed = np.uint64(0)
+        for k in range(g_columns):
+            mixed[n_mixed] = k
+            n_mixed += np.uint64(not is_even[k])
+        for i in range(first_row, stop_row):
+            row = out[i]
+            pixels = pixels_hu[i]
+            near_row = above if down[i] < half else below
+            for k in range(n_mixed):
+                before = mixed[k]
                 after = min(before + 1, g_columns - 1)
-                first = coarse[above, before]
-                is_even = (
-                    first == coarse[above, after]
-                    and first == coarse[below, before]
-                    and first == coarse[below, after]
-                )
                 for j in range(column_start[before], column_start[before + 1]):
-                    out[i, j] = first
-                mixed[n_mixed] = before
-                n_mixed += 0 if is_even else 1
-            filled = i
-        else:
-            out[i] = out[filled]
-        near_i = above if down[i] < half else below
-        for k in range(n_mixed):
-            before = mixed[k]
-            after = min(before + 1, g_columns - 1)
-            for j in range(column_start[before], column_start[before + 1]):
-                near_j = before if across[j] < half else after
-                if np.float32(pixels_hu[i, j]) < cut:
-                    out[i, j] = not barred[near_i, near_j]
-                    continue
-                upper = coarse[above, before] * (one - across[j]) + coarse[above, after] * across[j]
-                lower = coarse[below, before] * (one - across[j]) + coarse[below, after] * across[j]
-                share = upper * (one - down[i]) + lower * down[i]
-                out[i, j] = share >= half and repaired[near_i, near_j]
-
-
-@kernel(SCAN_FASTMATH)
-def sample_rays(
-    grid_hu: npt.NDArray[np.float32],
-    aerated: npt.NDArray[np.bool_],
-    bone: npt.NDArray[np.bool_],
-    start: npt.NDArray[np.float64],
-    steps: npt.NDArray[np.float64],
-    is_lung: npt.NDArray[np.bool_],
-    is_bone: npt.NDArray[np.bool_],
-    sample_hu: npt.NDArray[np.float32],
-) -> None:
-    """Read three grids along rays from one point, nearest cell.
-
-    Parameters
-    ----------
-    grid_hu, aerated, bone : ndarray
-        ``(g_rows, g_columns)``.
-    start : ndarray
-        float64 ``(2,)``: row and column of the common start, in cells.
-    steps : ndarray
-        float64 ``(n_rays, 2)``: row and column added by one step, in cells.
-    is_lung, is_bone, sample_hu : ndarray
-        ``(n_rays, n_steps)``, zeros on entry; samples off the grid stay zero.
-    """
-    g_rows, g_columns = grid_hu.shape
-    n_rays, n_steps = is_lung.shape
-    for ray in range(n_rays):
-        for step in range(n_steps):
-            i = int(np.floor(start[0] + steps[ray, 0] * step + 0.5))
-            j = int(np.floor(start[1] + steps[ray, 1] * step + 0.5))
-            if i < 0 or j < 0 or i >= g_rows or j >= g_columns:
-                break
-            is_lung[ray, step] = aerated[i, j]
-            is_bone[ray, step] = bone[i, j]
-            sample_hu[ray, step] = grid_hu[i, j]
-
-
-@kernel(SCAN_FASTMATH)
-def fill_polar(
-    start: npt.NDArray[np.float64],
-    spacing_mm: npt.NDArray[np.float64],
-    reach_mm: npt.NDArray[np.float64],
-    bounds: npt.NDArray[np.float64],
-    out: npt.NDArray[np.bool_],
-) -> None:
-    """Mark the cells inside a star-shaped outline.
-
-    Parameters
-    ----------
-    start : ndarray
-        float64 ``(2,)``: row and column of the center, in cells.
-    spacing_mm : ndarray
-        float64 ``(2,)``: row and column spacing.
-    reach_mm : ndarray
-        float64 ``(n_rays,)``: radius of the outline; ray ``k`` points ``k / n_rays`` of a turn
-        from the columns' direction to the rows'. Precondition: 8 rays or more.
-    bounds : ndarray
-        float64 ``(2, n_rays + 1)`` scratch.
-    out : ndarray
-        bool ``(g_rows, g_columns)``, overwritten.
-    """
-    g_rows, g_columns = out.shape
-    n_rays = reach_mm.shape[0]
-    per_radian = n_rays / (2 * np.pi)
-    least_of_all = reach_mm.min() ** 2
-    greatest_of_all = reach_mm.max() ** 2
-    # Squared radii that no outline between the rays around undercuts, or exceeds.
-    for k in range(n_rays + 1):
-        least = reach_mm[k % n_rays]
-        greatest = least
-        for step in range(-1, 3):
-            reach = reach_mm[(k + step) % n_rays]
-            least = min(least, reach)
-            greatest = max(greatest, reach)
-        bounds[0, k] = least * least * (1 - 1e-9)
-        bounds[1, k] = greatest * greatest * (1 + 1e-9)
-    for i in range(g_rows):
-        down = (i - start[0]) * spacing_mm[0]
-        for j in range(g_columns):
-            right = (j - start[1]) * spacing_mm[1]
-            square = down * down + right * right
-            if square <= least_of_all or square > greatest_of_all:
-                out[i, j] = square <= least_of_all
-                continue
-            # The angle to 0.005 radians is enough for most cells.
-            longer = max(abs(down), abs(right))
-            ratio = min(abs(down), abs(right)) / longer if longer > 0.0 else 0.0
-            rough = ratio * (0.9724 - 0.1919 * ratio * ratio)
-            rough = 0.5 * np.pi - rough if abs(down) > abs(right) else rough
-            rough = np.pi - rough if right < 0.0 else rough
-            rough = 2 * np.pi - rough if down < 0.0 else rough
-            near = min(max(int(rough * per_radian), 0), n_rays)
-            if square <= bounds[0, near] or square > bounds[1, near]:
-                out[i, j] = square <= bounds[0, near]
-                continue
-            turn = np.arctan2(down, right) * per_radian
-            # Between two rays the outline is interpolated: no saw teeth.
-            below = np.floor(turn)
-            share = turn - below
-            first = int(below) % n_rays
-            second = (first + 1) % n_rays
-            reach = reach_mm[first] * (1 - share) + reach_mm[second] * share
-            out[i, j] = square <= reach * reach
+                    near_column = before if across[j] < half else after
+                    is_air = np.float32(pixels[j]) < cut
+                    upper = upper_cells[before] * (one - across[j]) + upper_cells[after] * across[j]
+                    lower = lower_cells[before] * (one - across[j]) + lower_cells[after] * across[j]
+                    share = upper * (one - down[i]) + lower * down[i]
+                    # no branch: along a border it would be a coin toss
+                    row[j] = (is_air & (not barred[near_row, near_column])) | (
+                        (not is_air) & (share >= half) & repaired[near_row, near_column]
+                    )

@@ -35,9 +35,11 @@ def _pack(mask: Any, is_inverted: Any, top: Any, first_word: Any, words: Any) ->
     for i in range(n_rows):
         row = mask[i]
         for start in range(0, n_columns, 64):
+            # a slice, whose places cannot be negative: the loop becomes vector code
+            part = row[start : min(start + 64, n_columns)]
             word = np.uint64(0)
-            for bit in range(min(64, n_columns - start)):
-                word |= np.uint64(row[start + bit] != is_inverted) << np.uint64(bit)
+            for bit in range(part.size):
+                word |= np.uint64(part[bit] != is_inverted) << np.uint64(bit)
             words[first_word + start // 64, top + i] = word
 
 
@@ -49,9 +51,11 @@ def _unpack(words: Any, is_inverted: Any, top: Any, first_word: Any, out: Any) -
     for i in range(n_rows):
         row = out[i]
         for start in range(0, n_columns, 64):
+            part = row[start : min(start + 64, n_columns)]
             word = words[first_word + start // 64, top + i]
-            for bit in range(min(64, n_columns - start)):
-                row[start + bit] = ((word >> np.uint64(bit)) & one == one) != is_inverted
+            word = ~word if is_inverted else word
+            for bit in range(part.size):
+                part[bit] = (word >> np.uint64(bit)) & one
 
 
 @kernel(ORDERED)
@@ -147,18 +151,15 @@ def transform(
     words[:] = 0
     source = words[0]
     _half_widths(radius_mm, row_mm, column_mm, half_width)
-    is_eroded = operation == ERODE or operation == OPEN
-    _pack(mask, is_eroded, top, first_word, source)
+    _pack(mask, operation in (ERODE, OPEN), top, first_word, source)
     result = _dilate(source, half_width, words[1], words[2])
     if operation == OPEN:
         last_bits = ~np.uint64(0) >> np.uint64((64 - n_columns % 64) % 64)
         _invert(result, 0, n_rows, last_bits, source)
         result = _dilate(source, half_width, words[1], words[2])
+        _pack(mask, False, top, first_word, source)
+        result &= source
     elif operation == CLOSE:
         _invert(result, 0, n_rows + 2 * top, ~np.uint64(0), source)
         result = _dilate(source, half_width, words[1], words[2])
-    _unpack(result, operation == ERODE or operation == CLOSE, top, first_word, out)
-    if operation == OPEN:
-        for i in range(n_rows):
-            for j in range(n_columns):
-                out[i, j] &= mask[i, j]
+    _unpack(result, operation in (ERODE, CLOSE), top, first_word, out)

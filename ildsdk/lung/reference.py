@@ -105,13 +105,14 @@ def refine_mask(
     coarse: npt.NDArray[np.bool_],
     repaired: npt.NDArray[np.bool_],
     barred: npt.NDArray[np.bool_],
-    top: npt.NDArray[np.int64],
+    row_start: npt.NDArray[np.int64],
     down: npt.NDArray[np.float32],
     column_start: npt.NDArray[np.int64],
     across: npt.NDArray[np.float32],
     cut_hu: float,
 ) -> npt.NDArray[np.bool_]:
     """Interpolate the coarse mask, let the pixels decide between; see the kernel."""
+    top = np.repeat(np.arange(coarse.shape[0]), np.diff(row_start))
     left = np.repeat(np.arange(coarse.shape[1]), np.diff(column_start))
     bottom = np.minimum(top + 1, coarse.shape[0] - 1)
     right = np.minimum(left + 1, coarse.shape[1] - 1)
@@ -134,7 +135,7 @@ def sample_rays(
     steps: npt.NDArray[np.float64],
     n_steps: int,
 ) -> npt.NDArray[Any]:
-    """Nearest cell along each ray, zero from where it leaves the grid; see the kernel."""
+    """Nearest cell along each ray, zero from where it leaves the grid."""
     samples = np.zeros((steps.shape[0], n_steps), dtype=grid.dtype)
     for ray, (down, right) in enumerate(steps):
         for step in range(n_steps):
@@ -144,6 +145,59 @@ def sample_rays(
                 break
             samples[ray, step] = grid[i, j]
     return samples
+
+
+def outline(
+    is_lung: npt.NDArray[np.bool_],
+    hu: npt.NDArray[np.float32],
+    radius_mm: npt.NDArray[np.float64],
+    cosine: npt.NDArray[np.float64],
+    n_edge: int,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Radius of lung, HU of its edge and radius of its hull, from samples along rays.
+
+    See ``lung_mm``, ``edge_hu`` and ``hull_mm`` of :class:`ray_kernels.Outline`.
+    """
+    last = is_lung.shape[1] - 1 - np.argmax(is_lung[:, ::-1], axis=1)
+    lung_mm = np.where(is_lung.any(axis=1), radius_mm[last], 0.0)
+    back = np.maximum(last[:, None] - np.arange(n_edge), 0)
+    is_edge = np.take_along_axis(is_lung, back, axis=1)
+    edge_hu = np.take_along_axis(hu, back, axis=1).sum(axis=1, where=is_edge, dtype=np.float64)
+    edge_hu /= np.maximum(is_edge.sum(axis=1), 1)
+    support = (lung_mm[:, None] * cosine).max(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hull_mm = np.where(cosine > 1e-9, support / cosine, np.inf).min(axis=1)
+    return lung_mm, edge_hu, hull_mm
+
+
+def bones(
+    is_bone: npt.NDArray[np.bool_],
+    radius_mm: npt.NDArray[np.float64],
+    hull_mm: npt.NDArray[np.float64],
+    range_mm: tuple[float, float],
+    n_ahead: int,
+) -> tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+]:
+    """Ray and excess of each bone, least excess of each ray, and its quartile over those ahead.
+
+    See :class:`ray_kernels.Bones`, and ``first_mm`` and ``ahead_mm`` of ``Outline``.
+    """
+    n_rays = hull_mm.size
+    ray, step = np.nonzero(is_bone[:, 1:] & ~is_bone[:, :-1])
+    excess_mm = radius_mm[step + 1] - hull_mm[ray]
+    counts = (excess_mm >= range_mm[0]) & (excess_mm <= range_mm[1])
+    ray, excess_mm = ray[counts], excess_mm[counts]
+    first_mm = np.full(n_rays, np.inf)
+    np.minimum.at(first_mm, ray, excess_mm)
+    ahead = (np.arange(n_rays)[:, None] + np.arange(n_ahead + 1)) % n_rays
+    window = np.sort(first_mm[ahead], axis=1)
+    n_finite = np.isfinite(window).sum(axis=1)
+    quartile = window[np.arange(n_rays), n_finite // 4]
+    return ray, excess_mm, first_mm, np.where(n_finite >= 3, quartile, -np.inf)
 
 
 def fill_polar(

@@ -125,19 +125,22 @@ def _to_pixels(
 ) -> Mask:
     """Bring the grid's mask to the pixels; along its border the pixels' own HU decide."""
     lung_mask = np.empty(pixels.shape, dtype=np.bool_)
-    top, down = _cell_before(grid.row_position, lung.shape[0])
-    left, across = _cell_before(grid.column_position, lung.shape[1])
+    n_rows, n_columns = lung.shape
+    top, down = _cell_before(grid.row_position, n_rows)
+    left, across = _cell_before(grid.column_position, n_columns)
     kernels.refine_mask(
         pixels,
         lung,
         lung & (grid.hu >= cut_hu),
         airway,
-        top,
+        np.searchsorted(top, np.arange(n_rows + 1)),
         down,
-        np.searchsorted(left, np.arange(lung.shape[1] + 1)),
+        np.searchsorted(left, np.arange(n_columns + 1)),
+        left.astype(np.uint32),
         across,
         cut_hu,
-        np.empty(lung.shape[1] + 1, dtype=np.int64),
+        np.empty(n_columns, dtype=np.bool_),
+        np.empty(n_columns, dtype=np.int64),
         lung_mask,
     )
     return lung_mask

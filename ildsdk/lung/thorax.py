@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.lung import kernels
+from ildsdk.lung import ray_kernels as kernels
 from ildsdk.lung.grid import WorkingGrid
 from ildsdk.lung.morphology import Mask, erode
+from ildsdk.lung.ray_kernels import Bones, Outline
 
 BONE_HU = 180.0
 _N_RAYS = 240
@@ -87,36 +87,25 @@ def find_cage(grid: WorkingGrid, body: Mask, aerated: Mask) -> Cage:
     bone = (grid.hu > BONE_HU) & body
     # Leads and clips on the skin are bright, too: a rib lies at least 5 mm deep.
     deep_bone = bone & erode(body, _RIB_DEPTH_MM, grid.spacing_mm)
-    rays = _rays()
     spacing_mm = np.array(grid.spacing_mm)
     center, axis = _long_axis(grid, aerated)
     start = _middle(grid, aerated, center, axis) / spacing_mm
-    is_lung = np.zeros((_N_RAYS, rays.radius_mm.size), dtype=np.bool_)
-    is_bone = np.zeros(is_lung.shape, dtype=np.bool_)
-    sample_hu = np.zeros(is_lung.shape, dtype=np.float32)
-    steps = rays.directions * (_RAY_STEP_MM / spacing_mm)
-    kernels.sample_rays(grid.hu, aerated, deep_bone, start, steps, is_lung, is_bone, sample_hu)
-    last = is_lung.shape[1] - 1 - np.argmax(is_lung[:, ::-1], axis=1)
-    lung_mm = np.where(is_lung.any(axis=1), rays.radius_mm[last], 0.0)
-    hull_mm = _hull_radius(lung_mm, rays)
-    rib_mm, has_rib = _rib_curve(rays.radius_mm, is_bone, hull_mm)
+    outline, bones = _look_around(grid.hu, aerated, deep_bone, start, spacing_mm)
+    lung_mm, hull_mm = outline.lung_mm, outline.hull_mm
+    rib_mm, has_rib = _rib_curve(outline, bones)
     gap_mm = (rib_mm - lung_mm)[has_rib & (lung_mm > 0)]
     wall_mm = _WALL_MM[1]
     if gap_mm.size:
         wall_mm = min(max(_lower_quartile(gap_mm), _WALL_MM[0]), _WALL_MM[1])
     # A sharp edge of well aerated lung is the pleura: only dense or retracted lung may hide
     # consolidation between itself and the ribs.
-    back = np.maximum(last[:, None] - np.arange(int(_EDGE_MM / _RAY_STEP_MM)), 0)
-    ray = np.arange(_N_RAYS)[:, None]
-    is_edge = is_lung[ray, back]
-    edge_hu = sample_hu[ray, back].sum(axis=1, where=is_edge)
-    edge_hu /= np.maximum(is_edge.sum(axis=1), 1)
-    hides = (edge_hu > _DENSE_EDGE_HU) | (hull_mm - lung_mm > _RETRACTED_MM)
+    hides = (outline.edge_hu > _DENSE_EDGE_HU) | (hull_mm - lung_mm > _RETRACTED_MM)
     # One ray proves little: the majority of 13 rays.
     around = np.concatenate([hides[-_VOTERS - 1 :], hides, hides[:_VOTERS]])
     votes = np.cumsum(around, dtype=np.int64)
     hides = votes[2 * _VOTERS + 1 :] - votes[: -2 * _VOTERS - 1] > _VOTERS
-    reach_mm = np.where(hides, rib_mm - wall_mm, np.minimum(rib_mm - wall_mm, hull_mm + 1.5))
+    reach_mm = rib_mm - wall_mm
+    reach_mm = np.where(hides, reach_mm, np.minimum(reach_mm, hull_mm + 1.5))
     cavity = np.empty(body.shape, dtype=np.bool_)
     bounds = np.empty((2, _N_RAYS + 1))
     kernels.fill_polar(start, spacing_mm, np.maximum(reach_mm, lung_mm), bounds, cavity)
@@ -127,41 +116,65 @@ def find_cage(grid: WorkingGrid, body: Mask, aerated: Mask) -> Cage:
     return Cage(cavity, bone, wall_mm, side_mm, rim, core)
 
 
-class _Rays(NamedTuple):
-    """What is the same for every slice; arrays are read-only.
-
-    ``directions`` ``(n_rays, 2)`` unit vectors; ``radius_mm`` of the samples along each;
-    ``cosine`` ``(n_rays, n_normals)`` of ray and normal; ``is_ahead``, same shape: they point
-    the same way.
-    """
-
-    directions: Points
-    radius_mm: Points
-    cosine: Points
-    is_ahead: Mask
+def _look_around(
+    hu: npt.NDArray[np.float32], aerated: Mask, bone: Mask, start: Points, spacing_mm: Points
+) -> tuple[Outline, Bones]:
+    """What rays from a point between the lungs meet."""
+    directions, radius_mm, cosine = _rays()
+    n_steps = radius_mm.size
+    lung_mm, hull_mm, first_mm, ahead_mm = np.empty((4, _N_RAYS))
+    outline = Outline(lung_mm, np.empty(_N_RAYS, dtype=np.float32), hull_mm, first_mm, ahead_mm)
+    bones = Bones(np.empty(_N_RAYS * n_steps, dtype=np.int64), np.empty(_N_RAYS * n_steps))
+    n_bones = kernels.cast_rays(
+        hu,
+        aerated,
+        bone,
+        start,
+        directions * (_RAY_STEP_MM / spacing_mm),
+        radius_mm,
+        cosine,
+        int(_EDGE_MM / _RAY_STEP_MM),
+        (-_INNER_BONE_MM, _FAR_BONE_MM),
+        (
+            np.empty(n_steps, dtype=np.bool_),
+            np.empty(n_steps, dtype=np.bool_),
+            np.empty(n_steps, dtype=np.float32),
+        ),
+        np.empty(_N_NORMALS),
+        np.empty(_WINDOW + 1),
+        outline,
+        bones,
+    )
+    return outline, Bones(bones.ray[:n_bones], bones.excess_mm[:n_bones])
 
 
 @functools.cache
-def _rays() -> _Rays:
+def _rays() -> tuple[Points, Points, Points]:
+    """What is the same for every slice, read-only.
+
+    Unit vectors ``(n_rays, 2)``, the radius of the samples along each, and the cosine of ray and
+    normal of the hull ``(n_rays, n_normals)``.
+    """
     directions = _unit_vectors(_N_RAYS)
+    radius_mm = np.arange(0.0, _RAY_LENGTH_MM, _RAY_STEP_MM)
     cosine = directions @ _unit_vectors(_N_NORMALS).T
-    rays = _Rays(directions, np.arange(0.0, _RAY_LENGTH_MM, _RAY_STEP_MM), cosine, cosine > 1e-9)
-    for array in rays:
+    for array in (directions, radius_mm, cosine):
         array.flags.writeable = False
-    return rays
+    return directions, radius_mm, cosine
 
 
 def _long_axis(grid: WorkingGrid, mask: Mask) -> tuple[Points, Points]:
     """Centroid (row, column) in mm and unit vector of the longest spread of a mask."""
     rows_mm = np.arange(mask.shape[0]) * grid.spacing_mm[0]
     columns_mm = np.arange(mask.shape[1]) * grid.spacing_mm[1]
-    down = np.count_nonzero(mask, axis=1)
-    right = np.count_nonzero(mask, axis=0)
+    cells = mask.astype(np.float64)
+    down = cells.sum(axis=1)
+    right = cells.sum(axis=0)
     total = float(down.sum())
     center = np.array([float(down @ rows_mm), float(right @ columns_mm)]) / total
     rows_mm = rows_mm - center[0]
     columns_mm = columns_mm - center[1]
-    cross = float(rows_mm @ (mask.astype(np.float64) @ columns_mm))
+    cross = float(rows_mm @ (cells @ columns_mm))
     angle = 0.5 * np.arctan2(2 * cross, float(right @ columns_mm**2) - float(down @ rows_mm**2))
     return center, np.array([np.sin(angle), np.cos(angle)])
 
@@ -215,9 +228,7 @@ def _unit_vectors(n: int) -> Points:
     return np.stack([np.sin(angle), np.cos(angle)], axis=1)
 
 
-def _rib_curve(
-    radius_mm: Points, is_bone: npt.NDArray[np.bool_], hull_mm: Points
-) -> tuple[Points, npt.NDArray[np.bool_]]:
+def _rib_curve(outline: Outline, bones: Bones) -> tuple[Points, npt.NDArray[np.bool_]]:
     """Radius of the ribs' inner side for each ray, and where a rib was met.
 
     Ribs are measured as distance from the convex hull of the aerated lung. Consolidation
@@ -225,54 +236,48 @@ def _rib_curve(
     (lower quartile over 24 degrees) is believed; a bone far from it is none: scapula
     or arm seen between two ribs, vertebra or bright vessel inside.
     """
-    ray, step = np.nonzero(is_bone[:, 1:] & ~is_bone[:, :-1])
-    excess_mm = radius_mm[step + 1] - hull_mm[ray]
-    is_near = (excess_mm >= -_INNER_BONE_MM) & (excess_mm <= _FAR_BONE_MM)
-    ray, excess_mm = ray[is_near], excess_mm[is_near]
-    first_mm = np.full(_N_RAYS, np.inf)
-    np.minimum.at(first_mm, ray, excess_mm)
-    usual_mm = _usual(first_mm)
-    nothing = hull_mm + _WALL_MM[1], np.zeros(_N_RAYS, dtype=np.bool_)
+    usual_mm = _usual(outline)
+    nothing = outline.hull_mm + _WALL_MM[1], np.zeros(_N_RAYS, dtype=np.bool_)
     if usual_mm is None:
         return nothing
     # Of a ray's bones the one nearest to what is usual, unless it lies behind that.
-    off_mm = np.abs(excess_mm - usual_mm[ray])
-    off_mm[excess_mm > usual_mm[ray] + _RIB_SCATTER_MM] = np.inf
+    is_near = bones.excess_mm <= usual_mm[bones.ray] + _RIB_SCATTER_MM
+    ray, excess_mm = bones.ray[is_near], bones.excess_mm[is_near]
     rib_mm = np.full(_N_RAYS, np.inf)
-    order = np.argsort(-off_mm, kind="stable")
-    order = order[np.isfinite(off_mm[order])]
+    order = np.argsort(-np.abs(excess_mm - usual_mm[ray]), kind="stable")
     rib_mm[ray[order]] = excess_mm[order]  # the last written is the nearest
     has_rib = np.isfinite(rib_mm)
     for _ in range(2):
         known = np.flatnonzero(has_rib)
         if known.size < _MIN_RIB_RAYS:
             return nothing
-        filled = np.interp(np.arange(_N_RAYS), known, rib_mm[known], period=_N_RAYS)
-        curve_mm = _smooth_closed(filled, _CURVE_ORDER)
+        curve_mm = _smooth_closed(_filled(known, rib_mm[known]), _CURVE_ORDER)
         has_rib &= np.abs(rib_mm - curve_mm) <= _RIB_SCATTER_MM
     rib_mm = np.where(has_rib, np.minimum(rib_mm, curve_mm + 1.5), curve_mm)
-    return hull_mm + rib_mm, has_rib
+    return outline.hull_mm + rib_mm, has_rib
 
 
-def _usual(excess_mm: Points) -> Points | None:
+def _usual(outline: Outline) -> Points | None:
     """Rib distance to expect at each ray; None where too few rays met a bone.
 
     The lower quartile of the rays to either side, then the larger of the two: beside the spine
     and at the edge of a consolidation one side alone tells the truth.
     """
-    if np.count_nonzero(np.isfinite(excess_mm)) < _MIN_RIB_RAYS:
+    if np.count_nonzero(np.isfinite(outline.first_mm)) < _MIN_RIB_RAYS:
         return None
-    window = np.lib.stride_tricks.sliding_window_view(
-        np.concatenate([excess_mm, excess_mm[:_WINDOW]]), _WINDOW + 1
-    )[:_N_RAYS]
-    window = np.sort(window, axis=1)
-    n_finite = np.isfinite(window).sum(axis=1)
-    ahead_mm = np.where(n_finite >= 3, window[np.arange(_N_RAYS), n_finite // 4], -np.inf)
-    usual_mm = np.maximum(ahead_mm, np.roll(ahead_mm, _WINDOW))
+    ahead_mm = outline.ahead_mm
+    usual_mm = np.maximum(ahead_mm, np.concatenate([ahead_mm[-_WINDOW:], ahead_mm[:-_WINDOW]]))
     sure = np.flatnonzero(np.isfinite(usual_mm))
     if sure.size == 0:
         return None
-    return np.interp(np.arange(_N_RAYS), sure, usual_mm[sure], period=_N_RAYS)
+    return _filled(sure, usual_mm[sure])
+
+
+def _filled(known: npt.NDArray[np.int64], values: Points) -> Points:
+    """Values of all rays from those of some, interpolated all around."""
+    rays = np.concatenate([known[-1:] - _N_RAYS, known, known[:1] + _N_RAYS])
+    around = np.concatenate([values[-1:], values, values[:1]])
+    return np.interp(np.arange(_N_RAYS), rays, around)
 
 
 def _smooth_closed(values: Points, order: int) -> Points:
@@ -280,11 +285,3 @@ def _smooth_closed(values: Points, order: int) -> Points:
     spectrum = np.fft.rfft(values)
     spectrum[order + 1 :] = 0
     return np.asarray(np.fft.irfft(spectrum, n=values.size))
-
-
-def _hull_radius(values_mm: Points, rays: _Rays) -> Points:
-    """Radius along each ray of the convex hull of a star-shaped outline."""
-    support = (values_mm[:, None] * rays.cosine).max(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        crossing = np.where(rays.is_ahead, support / rays.cosine, np.inf)
-    return np.asarray(crossing.min(axis=1))

@@ -121,7 +121,7 @@ def _write_row(
 ) -> Any:
     """Append a row of counts to the cells, and zero it; returns the number of cells."""
     for t in range(n_touched):
-        other = touched[t]
+        other = np.uint32(touched[t])
         if other > 0:
             columns[n_cells] = index_of[other]
             counts[n_cells] = row[other]
@@ -155,20 +155,21 @@ def _count_pairs(
     for level in range(image.grays.size):
         counted.starts[a, level] = n_cells_a
         counted.starts[b, level] = n_cells_b
-        n_touched_a = 0
-        n_touched_b = 0
-        for k in range(image.starts[level], image.starts[level + 1]):
+        # numba asks of a signed place whether it counts from the end
+        n_touched_a = np.uint32(0)
+        n_touched_b = np.uint32(0)
+        for k in range(np.uint32(image.starts[level]), np.uint32(image.starts[level + 1])):
             # outside the region is gray level 0: counted like any, dropped below
             position = image.positions[k]
             other = ahead_a[position]
             n_so_far = row_a[other]
             touched_a[n_touched_a] = other
-            n_touched_a += 1 if n_so_far == 0 else 0
+            n_touched_a += np.uint32(n_so_far == 0)
             row_a[other] = n_so_far + 1
             other = ahead_b[position]
             n_so_far = row_b[other]
             touched_b[n_touched_b] = other
-            n_touched_b += 1 if n_so_far == 0 else 0
+            n_touched_b += np.uint32(n_so_far == 0)
             row_b[other] = n_so_far + 1
         n_cells_a = _write_row(
             row_a,
@@ -238,19 +239,24 @@ def _merge(
     total = 0.0
     for level in range(n_levels):
         starts[level] = n_cells
-        n_touched = 0
+        n_touched = np.uint32(0)
         for a in range(weights.size * n_sides):
             weight = weights[a // n_sides]
             if weight == 0.0:
                 continue  # too far away in mm for double precision
             at = first + a
-            for cell in range(counted.starts[at, level], counted.starts[at, level + 1]):
-                other = counted.columns[at, cell]
+            from_columns = counted.columns[at]
+            from_counts = counted.counts[at]
+            for cell in range(
+                np.uint32(counted.starts[at, level]), np.uint32(counted.starts[at, level + 1])
+            ):
+                other = np.uint32(from_columns[cell])
+                so_far = row[other]
                 touched[n_touched] = other
-                n_touched += 1 if row[other] == 0.0 else 0
-                row[other] += weight * counted.counts[at, cell]
+                n_touched += np.uint32(so_far == 0.0)
+                row[other] = so_far + weight * from_counts[cell]
         for t in range(n_touched):
-            other = touched[t]
+            other = np.uint32(touched[t])
             columns[n_cells] = other
             shares[n_cells] = row[other]
             total += row[other]
@@ -260,10 +266,10 @@ def _merge(
     row_sums[:] = 0.0
     column_sums[:] = 0.0
     for level in range(n_levels):
-        for cell in range(starts[level], starts[level + 1]):
+        for cell in range(np.uint32(starts[level]), np.uint32(starts[level + 1])):
             shares[cell] /= total
             row_sums[level] += shares[cell]
-            column_sums[columns[cell]] += shares[cell]
+            column_sums[np.uint32(columns[cell])] += shares[cell]
 
 
 @kernel(SCAN_FASTMATH)

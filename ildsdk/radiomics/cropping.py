@@ -49,7 +49,7 @@ def crop(
     pixels. ``n_bad`` of them are NaN or infinite; the extremes count only where it is 0.
     """
     height, width = to.shape
-    n_values = 0
+    n_values = np.uint64(0)
     for row in range(height):
         row_pixels = to[row]
         row_mask = to_mask[row]
@@ -58,13 +58,13 @@ def crop(
         for column in range(width):
             # written in any case, kept where inside: cheaper than a branch
             values[n_values] = row_pixels[column]
-            n_values += 1 if row_mask[column] else 0
-    minimum = np.inf
-    maximum = -np.inf
+            n_values += np.uint64(row_mask[column])
+    minimum = values[0]
+    maximum = values[0]
     n_bad = 0
     for k in range(n_values):
-        value = np.float64(values[k])
+        value = values[k]
         minimum = min(minimum, value)
         maximum = max(maximum, value)
-        n_bad += 0 if np.isfinite(value) else 1
-    return minimum, maximum, n_bad
+        n_bad += 0 if abs(value) < np.inf else 1
+    return np.float64(minimum), np.float64(maximum), n_bad

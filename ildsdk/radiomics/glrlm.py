@@ -130,12 +130,12 @@ def _cells(
         for a in range(weights.size):
             end = ends[a, image.origin :]
             longest: Any = np.uint16(0)
-            for k in range(image.starts[level], image.starts[level + 1]):
+            for k in range(np.uint32(image.starts[level]), np.uint32(image.starts[level + 1])):
                 length = end[image.positions[k]]
                 longest = max(longest, length)
                 # most places end no run: they fall into entry 0, cheaper than a branch;
                 # even and odd pixels apart, so that one addition need not wait for the last
-                row[k & 1, length] += 1
+                row[k & np.uint32(1), length] += 1
             row[:, 0] = 0
             for length in range(1, longest + 1):
                 weighted_row[length] += weights[a] * (row[0, length] + row[1, length])

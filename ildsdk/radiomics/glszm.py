@@ -39,8 +39,8 @@ def glszm_features(
 def _root(parents: Any, place: Any) -> Any:
     """Root of a place; the way is halved while it is walked."""
     while parents[place] != place:
-        parents[place] = parents[parents[place]]
-        place = parents[place]
+        parents[place] = parents[np.uint32(parents[place])]
+        place = np.uint32(parents[place])
     return place
 
 
@@ -76,24 +76,24 @@ def _label(levels: Any, stride: Any, links: Any, parents: Any, areas: Any) -> No
             links[column] = stride if gray == above[column] else link
         parents[first - 1] = first - 1
         parents[first + width] = first + width
-        parent = np.int32(first - 1)
+        parent = np.uint32(first - 1)
         for column in range(width):
-            place = np.int32(first + column)
+            place = np.uint32(first + column)
             link = links[column]
-            back = abs(link)
+            back = np.uint32(abs(link))
             # the left place's parent is still in a register
-            parent = parent if back == 1 else parents[place - back]
+            parent = parent if back == 1 else np.uint32(parents[place - back])
             parent = place if back == 0 else parent
             parents[place] = parent
             if link < 0:
                 one = _root(parents, place)
-                other = _root(parents, place - stride + 1)
+                other = _root(parents, np.uint32(place - stride + 1))
                 parents[max(one, other)] = min(one, other)
-                parent = parents[place]
+                parent = np.uint32(parents[place])
     areas[:] = 0
     # parents stand before their children: one pass finds all roots
-    for place in range(stride + 1, (n_rows - 1) * stride - 1):
-        root = parents[parents[place]]
+    for place in range(np.uint32(stride + 1), np.uint32((n_rows - 1) * stride - 1)):
+        root = np.uint32(parents[np.uint32(parents[place])])
         parents[place] = root
         areas[root] += 1
 
@@ -111,16 +111,16 @@ def _zones(
     row[:] = 0
     n_cells = 0
     for level in range(image.grays.size):
-        n_touched = 0
-        for k in range(image.starts[level], image.starts[level + 1]):
+        n_touched = np.uint32(0)
+        for k in range(np.uint32(image.starts[level]), np.uint32(image.starts[level + 1])):
             # places that are no root have area 0: counted like any, dropped below
-            area = area_at[image.positions[k]]
+            area = np.uint32(area_at[image.positions[k]])
             n_so_far = row[area]
             touched[n_touched] = area
-            n_touched += 1 if n_so_far == 0 else 0
+            n_touched += np.uint32(n_so_far == 0)
             row[area] = n_so_far + 1
         for t in range(n_touched):
-            area = touched[t]
+            area = np.uint32(touched[t])
             if area > 0:
                 matrices.grays[0, n_cells] = image.grays[level]
                 matrices.sizes[0, n_cells] = area

@@ -150,12 +150,12 @@ def _fill(
             if row_mask[column]:
                 value = np.float64(row_pixels[column])
                 # a guess from the first width, then the edges decide
-                level = int((value - low) * inverse_width) + 1
-                level = min(max(level, 1), n_edges)
+                guess = min(max(int((value - low) * inverse_width) + 1, 1), n_edges)
+                level = np.uint32(guess)  # numba asks of a signed place if it counts from the end
                 while level < n_edges and value >= edges[level]:
-                    level += 1
-                while level > 1 and value < edges[level - 1]:
-                    level -= 1
+                    level += np.uint32(1)
+                while level > 1 and value < edges[level - np.uint32(1)]:
+                    level -= np.uint32(1)
                 out[column] = level
                 cursors[level] += 1
     n_levels = 0
@@ -172,10 +172,11 @@ def _fill(
     for row in range(height):
         base = (row + pad) * stride + pad
         row_levels = levels[base : base + width]
+        first = np.uint32(row * stride)
         for column in range(width):
             level = row_levels[column]
             if level > 0:
-                cursor = cursors[level]
+                cursor = np.uint32(cursors[level])
                 cursors[level] = cursor + 1
-                positions[cursor] = row * stride + column
+                positions[cursor] = first + column
     return n_levels

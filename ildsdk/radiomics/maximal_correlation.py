@@ -3,7 +3,7 @@
 MCC is the square root of the second largest eigenvalue of ``Q(i, j) = sum_k P(i, k) P(j, k)
 / (px(i) py(k) + eps)`` (pyradiomics, ``glcm``). Q is similar, up to effects of second order in
 ``eps``, to ``B = A A^T`` with ``A(i, k) = P(i, k) / sqrt(px(i) py(k) + eps)``: symmetric, with
-largest eigenvalue 1 and eigenvector ``sqrt(px)``. So B is applied as it stands, sparse, outside
+largest eigenvalue 1 and eigenvector ``sqrt(px)``. So B is applied as it stands, in two steps, outside
 that vector, until the largest eigenvalue left has converged. A dense eigenvalue solver takes
 longer than all other features together.
 """
@@ -20,6 +20,7 @@ from ildsdk.radiomics.scratch import RadiomicsScratch
 from native_hash.jit import SCAN_FASTMATH, kernel
 
 _LARGEST_BASIS = 160
+_MOST_DENSE_LEVELS = 256
 _MOST_RESTARTS = 20
 _RESIDUAL = 1e-9
 _EPSILON = 2.220446049250313e-16
@@ -36,9 +37,13 @@ def maximal_correlations(
     n_matrices, n_levels = matrices.row_sums.shape
     n_basis = max(min(n_levels - 1, _LARGEST_BASIS), 1)
     found = np.empty(n_matrices)
+    # Few levels: a full matrix, whose rows the processor takes many numbers at a time, is faster.
+    n_dense = n_levels if n_levels <= _MOST_DENSE_LEVELS else 0
+    n_sparse = 0 if n_dense else matrices.shares.shape[1]
     _maximal_correlations(
         matrices,
-        scratch.take("mcc_cells", matrices.shares.shape[1], np.float64),
+        scratch.take("mcc_dense", (n_dense, n_dense), np.float64),
+        scratch.take("mcc_cells", n_sparse, np.float64),
         scratch.take("mcc_basis", (n_basis + 1, n_levels), np.float64),
         scratch.take("mcc_vectors", (4, n_levels), np.float64),
         scratch.take("mcc_small", (4, n_basis + 1), np.float64),
@@ -66,7 +71,26 @@ def _by_definition(matrices: CoOccurrence, m: int) -> float:
 
 
 @kernel(SCAN_FASTMATH)
-def _apply(starts: Any, columns: Any, cells: Any, vector: Any, inner: Any, out: Any) -> None:
+def _apply_dense(dense: Any, vector: Any, inner: Any, out: Any) -> None:
+    """``inner = A^T vector`` and ``out = A inner``."""
+    n_levels = vector.size
+    for j in range(n_levels):
+        inner[j] = 0.0
+    for i in range(n_levels):
+        row = dense[i]
+        value = vector[i]
+        for j in range(n_levels):
+            inner[j] += row[j] * value
+    for i in range(n_levels):
+        row = dense[i]
+        total = 0.0
+        for j in range(n_levels):
+            total += row[j] * inner[j]
+        out[i] = total
+
+
+@kernel(SCAN_FASTMATH)
+def _apply_sparse(starts: Any, columns: Any, cells: Any, vector: Any, inner: Any, out: Any) -> None:
     """``inner = A^T vector`` and ``out = A inner``."""
     n_levels = vector.size
     for j in range(n_levels):
@@ -166,13 +190,16 @@ def _second_eigenvalue_root(
     shares: Any,
     row_sums: Any,
     column_sums: Any,
+    dense: Any,
     cells: Any,
     basis: Any,
     vectors: Any,
     small: Any,
 ) -> float:
-    """Square root of Q's second largest eigenvalue; the last four are scratch."""
+    """Square root of Q's second largest eigenvalue; the last five are scratch."""
     n_levels = row_sums.size
+    is_dense = dense.shape[0] == n_levels
+    dense[:] = 0.0
     n_basis = basis.shape[0] - 1
     first = vectors[0]
     inner = vectors[1]
@@ -186,7 +213,11 @@ def _second_eigenvalue_root(
         first[i] = np.sqrt(row_sums[i])
         for cell in range(starts[i], starts[i + 1]):
             margins = row_sums[i] * column_sums[columns[cell]]
-            cells[cell] = shares[cell] / np.sqrt(margins + _EPSILON)
+            value = shares[cell] / np.sqrt(margins + _EPSILON)
+            if is_dense:
+                dense[i, columns[cell]] = value
+            else:
+                cells[cell] = value
     _unit(first)
     # any start that no eigenvector is orthogonal to will do; the same one every time
     for i in range(n_levels):
@@ -202,7 +233,10 @@ def _second_eigenvalue_root(
         n = 0
         residual = 0.0
         for k in range(n_basis):
-            _apply(starts, columns, cells, basis[k], inner, image)
+            if is_dense:
+                _apply_dense(dense, basis[k], inner, image)
+            else:
+                _apply_sparse(starts, columns, cells, basis[k], inner, image)
             dot = 0.0
             for i in range(n_levels):
                 dot += image[i] * basis[k, i]
@@ -245,7 +279,7 @@ def _smallest(sums: Any) -> Any:
 
 @kernel(SCAN_FASTMATH)
 def _maximal_correlations(
-    matrices: Any, cells: Any, basis: Any, vectors: Any, small: Any, out: Any
+    matrices: Any, dense: Any, cells: Any, basis: Any, vectors: Any, small: Any, out: Any
 ) -> None:
     """MCC of each matrix; all between the first and the last argument are scratch."""
     for m in range(out.size):
@@ -265,6 +299,7 @@ def _maximal_correlations(
                 matrices.shares[m],
                 row_sums,
                 column_sums,
+                dense,
                 cells,
                 basis,
                 vectors,

@@ -48,6 +48,12 @@ def neighborhood_features(
 
 
 @kernel(SCAN_FASTMATH)
+def _is_alike(near: Any, gray: Any, alpha: Any) -> Any:
+    """1 where a neighbor lies in the region and its level differs by at most alpha, else 0."""
+    return np.uint16((near > 0) & (abs(np.int32(near) - np.int32(gray)) <= alpha))
+
+
+@kernel(SCAN_FASTMATH)
 def _sweep(
     levels: Any,
     stride: Any,
@@ -75,20 +81,43 @@ def _sweep(
         count[:] = 0
         dependent[:] = 0
         total[:] = 0
-        for a in range(steps.size):
-            start = first + steps[a]
-            other = levels[start : start + width]
+        for a in range(0, steps.size, 4):
+            # four neighbors for one look at what is known: there are 8 of each distance
+            one = levels[first + steps[a] : first + steps[a] + width]
+            two = levels[first + steps[a + 1] : first + steps[a + 1] + width]
+            three = levels[first + steps[a + 2] : first + steps[a + 2] + width]
+            four = levels[first + steps[a + 3] : first + steps[a + 3] + width]
+            for column in range(width):
+                count[column] += (
+                    np.uint16(one[column] > 0)
+                    + np.uint16(two[column] > 0)
+                    + np.uint16(three[column] > 0)
+                    + np.uint16(four[column] > 0)
+                )
+                total[column] += (
+                    np.int32(one[column])
+                    + np.int32(two[column])
+                    + np.int32(three[column])
+                    + np.int32(four[column])
+                )
             if alpha == 0:
                 for column in range(width):
-                    count[column] += np.uint16(other[column] > 0)
-                    dependent[column] += np.uint16(other[column] == here[column])
-                    total[column] += np.int32(other[column])
+                    gray = here[column]
+                    dependent[column] += (
+                        np.uint16(one[column] == gray)
+                        + np.uint16(two[column] == gray)
+                        + np.uint16(three[column] == gray)
+                        + np.uint16(four[column] == gray)
+                    )
             else:
                 for column in range(width):
-                    gap = abs(np.int32(other[column]) - np.int32(here[column]))
-                    count[column] += np.uint16(other[column] > 0)
-                    dependent[column] += np.uint16((other[column] > 0) & (gap <= alpha))
-                    total[column] += np.int32(other[column])
+                    gray = here[column]
+                    dependent[column] += (
+                        _is_alike(one[column], gray, alpha)
+                        + _is_alike(two[column], gray, alpha)
+                        + _is_alike(three[column], gray, alpha)
+                        + _is_alike(four[column], gray, alpha)
+                    )
 
 
 @kernel(SCAN_FASTMATH)
@@ -113,7 +142,7 @@ def _by_level(
         gray = np.int64(image.grays[level])
         row[:] = 0
         deviations[:] = 0
-        for k in range(image.starts[level], image.starts[level + 1]):
+        for k in range(np.uint32(image.starts[level]), np.uint32(image.starts[level + 1])):
             position = image.positions[k]
             count = n_neighbors[position]
             row[n_dependent[position]] += 1

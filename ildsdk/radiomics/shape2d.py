@@ -35,7 +35,17 @@ def shape2d_features(
     # the outline crosses each half row at most once from the left and once from the right
     rim = scratch.take("rim", 4 * (2 * height + 3), np.int32).reshape(-1, 2)
     hull = scratch.take("hull", 8 * (2 * height + 3), np.int32).reshape(-1, 2)
-    _shape2d(mask, pixel_spacing_mm[0], pixel_spacing_mm[1], rim, hull, out)
+    width = mask.shape[1]
+    _shape2d(
+        mask,
+        pixel_spacing_mm[0],
+        pixel_spacing_mm[1],
+        scratch.take("rim_mixed", width + 1, np.bool_),
+        scratch.take("rim_places", width + 2, np.uint32),
+        rim,
+        hull,
+        out,
+    )
 
 
 @kernel(SCAN_FASTMATH)
@@ -82,7 +92,42 @@ def _largest_distance(rim: Any, n_rows: Any, hull: Any, row_mm: Any, column_mm: 
 
 
 @kernel(SCAN_FASTMATH)
-def _shape2d(mask: Any, row_mm: Any, column_mm: Any, rim: Any, hull: Any, out: Any) -> None:
+def _mixed_squares(above: Any, below: Any, is_mixed: Any, places: Any) -> Any:
+    """Squares between two rows of pixels whose four pixels are not all in or all out.
+
+    Square ``k`` has pixel ``k`` on its right; those beside the rows are out. Places go to
+    ``places``; ``is_mixed``, one longer than a row, is scratch. Returns how many places,
+    and how many squares are all in.
+    """
+    width = above.size
+    is_mixed[0] = above[0] | below[0]
+    is_mixed[width] = above[width - 1] | below[width - 1]
+    n_full = 0
+    for column in range(1, width):
+        left = above[column - 1]
+        mixed = (above[column] != left) | (below[column] != left) | (below[column - 1] != left)
+        is_mixed[column] = mixed
+        n_full += np.int64(left) & np.int64(not mixed)
+    n_places = np.uint32(0)
+    for column in range(width + 1):
+        # written in any case, kept where mixed: cheaper than a branch
+        places[n_places] = column
+        n_places += np.uint32(is_mixed[column])
+    return n_places, n_full
+
+
+@kernel(SCAN_FASTMATH)
+def _shape2d(
+    mask: Any,
+    row_mm: Any,
+    column_mm: Any,
+    is_mixed: Any,
+    places: Any,
+    rim: Any,
+    hull: Any,
+    out: Any,
+) -> None:
+    """Write the features; ``is_mixed``, ``places``, ``rim`` and ``hull`` are scratch."""
     height, width = mask.shape
     n_rows = 2 * height + 2
     for row in range(n_rows):
@@ -126,22 +171,18 @@ def _shape2d(mask: Any, row_mm: Any, column_mm: Any, rim: Any, hull: Any, out: A
         )
         product += x_total * y
     # squares of four pixels; (row, column) is the lower right one, outside counts as 0
+    outside = np.zeros(width, dtype=np.bool_)
     for row in range(height + 1):
-        above = mask[max(row - 1, 0)]
-        below = mask[min(row, height - 1)]
-        has_above = row > 0
-        has_below = row < height
-        upper_left = False
-        lower_left = False
-        for column in range(width + 1):
-            upper = False
-            lower = False
-            if column < width:
-                upper = has_above & above[column]
-                lower = has_below & below[column]
-            if (upper == upper_left) & (lower == lower_left) & (lower == upper):
-                eighths += 8 if upper else 0
-                continue
+        above = mask[row - 1] if row > 0 else outside
+        below = mask[row] if row < height else outside
+        n_places, n_full = _mixed_squares(above, below, is_mixed, places)
+        eighths += 8 * n_full
+        for k in range(n_places):
+            column = np.int64(places[k])
+            upper_left = column > 0 and above[column - 1]
+            lower_left = column > 0 and below[column - 1]
+            upper = column < width and above[column]
+            lower = column < width and below[column]
             n_inside = (
                 np.int64(upper_left) + np.int64(lower_left) + np.int64(upper) + np.int64(lower)
             )
@@ -169,8 +210,6 @@ def _shape2d(mask: Any, row_mm: Any, column_mm: Any, rim: Any, hull: Any, out: A
                 if rim[4 * row + 2, 1] < 0:
                     rim[4 * row + 2, 1] = 2 * column
                 rim[4 * row + 3, 1] = 2 * column
-            upper_left = upper
-            lower_left = lower
     perimeter = (
         0.5 * n_diagonal * np.sqrt(row_mm * row_mm + column_mm * column_mm)
         + n_along_rows * column_mm
