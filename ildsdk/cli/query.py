@@ -54,6 +54,10 @@ if TYPE_CHECKING:
     help="Do not leave out items of the query's own patient or study.",
 )  # fmt: skip
 @socket_options
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="End with exit status 6 where the answer takes longer (opening the models not counted).",
+)  # fmt: skip
 @runtime_options
 @quiet_option
 def query(
@@ -70,6 +74,7 @@ def query(
     include_same_patient: bool,
     socket_path: Path | None,
     upload: bool,
+    timeout_s: float | None,
     runtime: dict[str, Any],
     quiet: bool,
 ) -> None:
@@ -86,7 +91,7 @@ def query(
         exclude_same_patient=not include_same_patient,
     )
     if socket_path is not None:
-        ask_server(socket_path, study, settings, output_format, upload=upload)
+        ask_server(socket_path, study, settings, output_format, upload=upload, timeout_s=timeout_s)
         return
     if upload:
         raise click.UsageError("--upload sends the study to a server: name its --socket")
@@ -100,6 +105,7 @@ def query(
         runtime,
         explain=explain,
         quiet=quiet,
+        timeout_s=timeout_s,
     )
 
 
@@ -114,6 +120,7 @@ def run_query(
     *,
     explain: bool,
     quiet: bool,
+    timeout_s: float | None = None,
 ) -> None:
     """Query, print, and write the page; shared with ``ildsdk demo``."""
     if explain and report is None:
@@ -131,6 +138,7 @@ def run_query(
                     with_pictures=report is not None,
                     with_maps=explain,
                     progress=progress,
+                    timeout_s=timeout_s,
                 )
         except NoUsableSliceError as error:
             if output_format == "json":
