@@ -327,7 +327,7 @@ class QueryResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain mapping for JSON, with ``schema`` first, without pictures and maps."""
-        return {"schema": QUERY_SCHEMA, **_plain(self)}
+        return {"schema": QUERY_SCHEMA, **plain(self)}
 
     def to_json(self, indent: int | None = 2) -> str:
         """Strict JSON text (no NaN) of :meth:`to_dict`."""
@@ -361,24 +361,25 @@ class EmbedResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain mapping for JSON, with ``schema`` first."""
-        return {"schema": EMBED_SCHEMA, **_plain(self)}
+        return {"schema": EMBED_SCHEMA, **plain(self)}
 
     def to_json(self, indent: int | None = 2) -> str:
         """Strict JSON text (no NaN) of :meth:`to_dict`."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A record (or what it holds) as mappings and lists for JSON, without pictures and maps."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if dataclasses.is_dataclass(value):
         return {
-            field.name: _plain(getattr(value, field.name))
+            field.name: plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
             if field.name not in NOT_IN_JSON
         }
     if isinstance(value, (tuple, list)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     return value

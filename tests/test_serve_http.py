@@ -60,9 +60,9 @@ def blocked_queries(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event
     """Queries wait for the event, as a long one would, and stop where theirs is cancelled."""
     go_on = threading.Event()
 
-    def slow(retriever: Retriever, study: Path, settings: QuerySettings, place: Any) -> Any:
+    def slow(retriever: Retriever, study: Path, settings: QuerySettings, cancelled: Any) -> Any:
         while not go_on.wait(0.005):
-            if place.cancelled.is_set():
+            if cancelled.is_set():
                 raise QueryCancelledError("cancelled")
         return retriever.query(study, settings)
 

@@ -36,7 +36,13 @@ def socket_options(command: CommandT) -> CommandT:
 
 
 def ask_server(
-    socket_path: Path, study: Path, settings: QuerySettings, output_format: str, *, upload: bool
+    socket_path: Path,
+    study: Path,
+    settings: QuerySettings,
+    output_format: str,
+    *,
+    upload: bool,
+    timeout_s: float | None,
 ) -> None:
     """Ask, and print what ``ildsdk query`` itself would print.
 
@@ -49,7 +55,7 @@ def ask_server(
     _refuse(_NEEDS_PICTURES, "needs pictures, which the server does not send: leave out --socket")
     from ildsdk.serve.client import Client, RefusedQueryError
 
-    with Client(socket_path) as client:
+    with Client(socket_path, timeout_s) as client:
         ask = client.upload if upload else client.query
         try:
             answer = ask(study, settings)

@@ -53,11 +53,11 @@ if TYPE_CHECKING:
     "--include-same-patient", is_flag=True,
     help="Do not leave out items of the query's own patient or study.",
 )  # fmt: skip
+@socket_options
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="End with exit status 6 where the answer takes longer (opening the models not counted).",
 )  # fmt: skip
-@socket_options
 @runtime_options
 @quiet_option
 def query(
@@ -72,9 +72,9 @@ def query(
     every_mm: float,
     search_mode: SearchMode,
     include_same_patient: bool,
-    timeout_s: float | None,
     socket_path: Path | None,
     upload: bool,
+    timeout_s: float | None,
     runtime: dict[str, Any],
     quiet: bool,
 ) -> None:
@@ -91,7 +91,7 @@ def query(
         exclude_same_patient=not include_same_patient,
     )
     if socket_path is not None:
-        ask_server(socket_path, study, settings, output_format, upload=upload)
+        ask_server(socket_path, study, settings, output_format, upload=upload, timeout_s=timeout_s)
         return
     if upload:
         raise click.UsageError("--upload sends the study to a server: name its --socket")

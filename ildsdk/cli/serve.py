@@ -56,6 +56,11 @@ _DEFAULTS = ServeSettings()
     help="Where uploads lie while their query runs [default: the system's temporary folder].",
 )  # fmt: skip
 @click.option(
+    "--remembered-slices", type=click.IntRange(0), metavar="N",
+    help="Keep the embeddings of the last N slices, to recognize repeated ones [default: 4096, "
+    "about 8 MB; 0 keeps none].",
+)  # fmt: skip
+@click.option(
     "--reload-every", "reload_s", type=click.FloatRange(0), default=_DEFAULTS.reload_s,
     show_default=True,
     help="Seconds between looks whether the index changed; 0 looks only at SIGHUP.",
@@ -73,6 +78,7 @@ def serve(
     grace_s: float,
     max_upload_mib: int,
     upload_folder: Path | None,
+    remembered_slices: int | None,
     reload_s: float,
     no_log: bool,
     runtime: dict[str, Any],
@@ -97,6 +103,7 @@ def serve(
         grace_s=grace_s,
         max_upload_bytes=max_upload_mib << 20,
         upload_folder=upload_folder,
+        remembered_slices=remembered_slices,
         reload_s=reload_s,
     )
     _start_log(quiet=no_log)

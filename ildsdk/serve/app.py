@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ildsdk.errors import ConfigError
 from ildsdk.serve.docs_page import docs_page
-from ildsdk.serve.guard import Guard, problem_response
+from ildsdk.serve.guard import Guard, problem_from, problem_response
 from ildsdk.serve.openapi import openapi_document
 from ildsdk.serve.parameters import (
+    LINES_TYPE,
     MAX_PATH_BODY_BYTES,
     BodyKind,
     body_kind,
@@ -29,6 +33,7 @@ from ildsdk.serve.problems import RefusedRequestError, problem_of
 from ildsdk.serve.queueing import Place
 from ildsdk.serve.service import ClientGoneError, Service
 from ildsdk.serve.uploads import new_upload
+from ildsdk.settings import QuerySettings
 
 _HTTP_TEXTS = {
     404: "there is nothing at this address: see /docs",
@@ -73,10 +78,35 @@ class _Addresses:
         settings = query_settings(request.query_params.multi_items())
         kind = body_kind(request.headers.get("content-type"), is_private=service.takes_paths)
         place = service.admit()
+        if LINES_TYPE in request.headers.get("accept", ""):
+            return await self._lines(request, place, kind, settings)
         with service.counted():
             study = await self._study(request, place, kind)
             answer = await service.answer(place, study, settings, _disconnected(request))
-        return Response(answer + "\n", media_type="application/json")
+        # A source may hold bytes that were no text (lone surrogates), which UTF-8 refuses.
+        content = (answer + "\n").encode("utf-8", errors="replace")
+        return Response(content, media_type="application/json")
+
+    async def _lines(
+        self, request: Request, place: Place, kind: BodyKind, settings: QuerySettings
+    ) -> Response:
+        """Stream events; what fails before the first one is a problem with its own status."""
+        service = self._service
+        with service.counted(is_answered=False):
+            study = await self._study(request, place, kind)
+        events = service.events(place, study, settings)
+        first = asyncio.ensure_future(anext(events))
+        gone = asyncio.create_task(_disconnected(request))
+        try:
+            await asyncio.wait({first, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                raise ClientGoneError
+            lines = _lines_of(first.result(), events)
+        finally:
+            gone.cancel()
+            if not first.done():
+                first.cancel()
+        return StreamingResponse(lines, media_type=LINES_TYPE)
 
     async def _study(self, request: Request, place: Place, kind: BodyKind) -> Path:
         """Path of the study to answer; the place holds what an upload needs."""
@@ -117,6 +147,23 @@ class _Addresses:
 
     async def docs(self, request: Request) -> Response:
         return HTMLResponse(docs_page(self._document))
+
+
+async def _lines_of(
+    first: dict[str, Any], events: AsyncGenerator[dict[str, Any], None]
+) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(events):
+        yield _line(first)
+        try:
+            async for event in events:
+                yield _line(event)
+        except Exception as error:
+            yield _line({"event": "problem", "problem": problem_from(error)})
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    text = json.dumps(event, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode("utf-8", errors="replace")
 
 
 def _content_length(request: Request) -> int | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from ildsdk.errors import ConfigError, IldError, ServerError
+from ildsdk.errors import ConfigError, IldError, QueryTimeoutError, ServerError
 from ildsdk.serve.problems import MEDIA_TYPE, error_from_problem
 from ildsdk.settings import QuerySettings
 
@@ -50,15 +50,20 @@ class Client:
     Parameters
     ----------
     socket_path : Path
+    timeout_s : float or None
+        How long to wait for an answer, seconds; None leaves that to the server.
 
     Raises
     ------
     ServerError
         From every method: nobody listens there, somebody else does, or the server went away.
+    QueryTimeoutError
+        From every method: no answer within ``timeout_s``; the server stops the query.
     """
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, timeout_s: float | None = None) -> None:
         self._name = socket_path.name
+        self._timeout_s = timeout_s
         self._connection = _UnixConnection(socket_path)
 
     def query(self, study: Path, settings: QuerySettings | None = None) -> str:
@@ -118,6 +123,9 @@ class Client:
         self, method: str, target: str, body: bytes | BinaryIO | None, headers: dict[str, str]
     ) -> str:
         with _as_server_error(self._name):
+            if self._connection.sock is None:
+                self._connection.connect()
+        with _as_server_error(self._name), self._in_time():
             # Refused before all of it was read: the answer says why.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._connection.request(method, target, body, headers)
@@ -137,6 +145,18 @@ class Client:
             None if answer is None else json.dumps(answer, indent=2, ensure_ascii=False),
         )
 
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        self._connection.sock.settimeout(self._timeout_s)
+        try:
+            yield
+        except TimeoutError:
+            self.close()
+            raise QueryTimeoutError(
+                f"the time limit of {self._timeout_s:g} s was reached before the server answered: "
+                "allow more time, or take fewer slices (every_mm)"
+            ) from None
+
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -152,8 +172,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.settimeout(_CONNECT_S)
         self.sock.connect(str(self._path))
         _check_owner(self.sock)
-        # How long a query may take is the server's to say.
-        self.sock.settimeout(None)
 
 
 def _check_owner(connected: socket.socket) -> None:

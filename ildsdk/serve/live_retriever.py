@@ -13,6 +13,7 @@ from ildsdk.encoder import Encoder
 from ildsdk.index import Index
 from ildsdk.retriever import Retriever
 from ildsdk.settings import QuerySettings, RuntimeSettings
+from ildsdk.slice_memory import DEFAULT_MAX_SLICES
 from ildsdk.warming import warm_up
 
 MANIFEST_NAME = "manifest.json"
@@ -41,6 +42,8 @@ class LiveRetriever:
     bundle, index : Path or None
         None takes the embedded one.
     runtime : RuntimeSettings
+    remembered_slices : int or None
+        As in :meth:`ildsdk.Retriever.open`; None takes its default.
 
     Raises
     ------
@@ -48,10 +51,19 @@ class LiveRetriever:
         As :meth:`ildsdk.Retriever.open`; or the self-test fails.
     """
 
-    def __init__(self, bundle: Path | None, index: Path | None, runtime: RuntimeSettings) -> None:
+    def __init__(
+        self,
+        bundle: Path | None,
+        index: Path | None,
+        runtime: RuntimeSettings,
+        remembered_slices: int | None = None,
+    ) -> None:
         self._bundle = Bundle.open(bundle or defaults.bundle_path())
         self._index_path = index or defaults.index_path()
         self._encoder = Encoder(self._bundle, runtime)
+        self._remembered_slices = (
+            DEFAULT_MAX_SLICES if remembered_slices is None else remembered_slices
+        )
         self._lock = threading.Lock()
         self._refreshing = threading.Lock()
         self._mark = self._mark_on_disk()
@@ -113,7 +125,7 @@ class LiveRetriever:
 
     def _open(self) -> _Opened:
         index = Index.open(self._index_path, expected_bundle_hash=self._bundle.bundle_hash)
-        retriever = Retriever(self._bundle, index, self._encoder)
+        retriever = Retriever(self._bundle, index, self._encoder, self._remembered_slices)
         try:
             retriever.query(defaults.demo_study_path(), _SELF_TEST)
         except BaseException:

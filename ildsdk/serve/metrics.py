@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -107,6 +110,13 @@ class Metrics:
         for study in result.studies:
             self.count_skipped(study.skipped)
         self.count_skipped(result.skipped)
+
+    def count_event(self, event: Mapping[str, Any]) -> None:
+        """Add what one event of a streamed answer tells."""
+        if event["event"] == "slice":
+            self.slices_answered.inc()
+        elif event["event"] == "skipped":
+            self.slices_skipped.labels(event["skipped"]["reason"]).inc()
 
     def count_skipped(self, skipped: tuple[SkippedItem, ...]) -> None:
         """Add files and slices that were not answered; their reasons are a fixed list."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ildsdk._version import __version__
 from ildsdk.records import NOT_IN_JSON, QUERY_SCHEMA, QueryResult
-from ildsdk.serve.parameters import PATH_TYPE, UPLOAD_TYPES
+from ildsdk.serve.parameters import LINES_TYPE, PATH_TYPE, UPLOAD_TYPES
 from ildsdk.serve.problems import MEDIA_TYPE
 from ildsdk.serve.record_schema import record_schemas, type_schema
 from ildsdk.serve.server_info import info_schema
@@ -86,9 +86,20 @@ def _query_operation(takes_paths: bool) -> dict[str, Any]:
         "parameters": _parameters(),
         "requestBody": {"required": True, "content": _bodies(takes_paths)},
         "responses": {
-            "200": {"description": f"The answer, schema `{QUERY_SCHEMA}`.", **_json("QueryAnswer")},
+            "200": _answers(),
             **{status: _problem(text) for status, text in sorted(problems.items())},
         },
+    }
+
+
+def _answers() -> dict[str, Any]:
+    content = _json("QueryAnswer")["content"]
+    content[LINES_TYPE] = {"schema": {"$ref": "#/components/schemas/Event"}}
+    return {
+        "description": f"The answer, schema `{QUERY_SCHEMA}`. With `Accept: {LINES_TYPE}` one JSON "
+        "object a line as soon as it is known: `slice` and `skipped` in order, `study` after its "
+        "slices, `end` last; `problem` instead where the query fails later than its first line.",
+        "content": content,
     }
 
 
@@ -178,6 +189,7 @@ def _schemas() -> dict[str, Any]:
     answer["properties"] = {"schema": {"const": QUERY_SCHEMA}, **answer["properties"]}
     answer["required"] = ["schema", *answer["required"]]
     schemas["QueryAnswer"] = answer
+    schemas["Event"] = _event_schema(answer)
     schemas["Info"] = info_schema()
     schemas["StudyPath"] = {
         "type": "object",
@@ -211,6 +223,32 @@ def _schemas() -> dict[str, Any]:
         "required": ["type", "title", "status", "detail", "code", "exit_code"],
     }
     return dict(sorted(schemas.items()))
+
+
+def _event_schema(answer: dict[str, Any]) -> dict[str, Any]:
+    fields = answer["properties"]
+    one_of = {
+        "slice": {"$ref": "#/components/schemas/SliceAnswer"},
+        "skipped": {"$ref": "#/components/schemas/SkippedItem"},
+        "study": {"$ref": "#/components/schemas/StudyAnswer"},
+        "problem": {"$ref": "#/components/schemas/Problem"},
+    }
+    # `skipped` names the field of its own event and that of the last one, which is a list.
+    either = {"anyOf": [one_of["skipped"], fields["skipped"]]}
+    rest = {name: fields[name] for name in ("schema", "provenance", "timings_ms")}
+    return {
+        "type": "object",
+        "description": "One line of a streamed answer: `event` names the field it has. The last "
+        "one, `end`, has what the whole answer has beside its studies.",
+        "properties": {
+            "event": {"type": "string", "enum": [*one_of, "end"]},
+            **one_of,
+            "skipped": either,
+            **rest,
+        },
+        "required": ["event"],
+        "additionalProperties": False,
+    }
 
 
 def _attribute_texts(record: type) -> dict[str, str]:

@@ -133,14 +133,20 @@ class Server:
         if self._http.should_exit:
             return
         try:
-            live = await asyncio.to_thread(LiveRetriever, self._bundle, self._index, self._runtime)
+            live = await asyncio.to_thread(
+                LiveRetriever,
+                self._bundle,
+                self._index,
+                self._runtime,
+                self._settings.remembered_slices,
+            )
+            self.service.begin(live)
+            line = f"ready on {self._listener.address}"
+            self._on_ready(line)
         except Exception as error:
             self._failure = error
             self._http.stop()
             return
-        self.service.begin(live)
-        line = f"ready on {self._listener.address}"
-        self._on_ready(line)
         notify(self._notify_socket, "READY=1", f"STATUS={line}")
         while self._settings.reload_s:
             await asyncio.sleep(self._settings.reload_s)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from ildsdk.errors import (
 )
 from ildsdk.records import QueryResult
 from ildsdk.retriever import Retriever
+from ildsdk.serve.channel import Channel
+from ildsdk.serve.events import query_events
 from ildsdk.serve.live_retriever import LiveRetriever
 from ildsdk.serve.log import LOGGER, unexpected
 from ildsdk.serve.metrics import Metrics
@@ -159,10 +162,45 @@ class Service:
                 raise ClientGoneError
             raise self.timeout_error()
         except QueryCancelledError as error:
-            raise ServerBusyError("the server ended before the answer: ask again", 5) from error
+            raise _ended() from error
         finally:
             place.cancelled.set()
             gone.cancel()
+
+    async def events(
+        self, place: Place, study: Path, settings: QuerySettings
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Answer slice by slice, as mappings for JSON (docs/serve.md).
+
+        Closing the generator stops the query.
+
+        Yields
+        ------
+        dict
+            ``event`` is ``"slice"``, ``"skipped"``, ``"study"``, and at last ``"end"``.
+
+        Raises
+        ------
+        QueryTimeoutError, ServerBusyError, RefusedRequestError, IldError
+            As :meth:`answer`.
+        """
+        channel = Channel(place.cancelled)
+        work = asyncio.wrap_future(
+            self.queue.start(place, lambda: self._put_events(place, study, settings, channel))
+        )
+        work.add_done_callback(_look_at)
+        work.add_done_callback(lambda _: channel.end())
+        with self.counted():
+            try:
+                while (event := await channel.get(self.time_left_s(place))) is not None:
+                    yield event
+                work.result()
+            except TimeoutError:
+                raise self.timeout_error() from None
+            except QueryCancelledError as error:
+                raise _ended() from error
+            finally:
+                place.cancelled.set()
 
     def time_left_s(self, place: Place) -> float:
         """Seconds that a query may still take, 0 at least."""
@@ -176,13 +214,19 @@ class Service:
         )
 
     @contextlib.contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count what becomes of the query that is answered inside."""
-        outcome = "defect"
+    def counted(self, *, is_answered: bool = True) -> Iterator[None]:
+        """Count what becomes of a query.
+
+        Parameters
+        ----------
+        is_answered : bool
+            Whether the end of the block is that of the answer; else only failures count.
+        """
+        outcome: str | None = "defect"
         try:
             yield
-            outcome = "answered"
-        except (ClientGoneError, asyncio.CancelledError):
+            outcome = "answered" if is_answered else None
+        except (ClientGoneError, asyncio.CancelledError, GeneratorExit):
             outcome = "client-gone"
             raise
         except RefusedRequestError as refused:
@@ -192,7 +236,8 @@ class Service:
             outcome = "server-ended" if isinstance(error, ServerBusyError) else error.code
             raise
         finally:
-            self.metrics.queries.labels(outcome).inc()
+            if outcome is not None:
+                self.metrics.queries.labels(outcome).inc()
             if outcome in _CANCELLED:
                 self.metrics.cancelled.labels(outcome).inc()
 
@@ -202,19 +247,33 @@ class Service:
         return self._live
 
     def _answer(self, place: Place, study: Path, settings: QuerySettings) -> str:
+        with self._working(place, settings) as retriever:
+            result = _query(retriever, study, settings, place.cancelled)
+        self.metrics.count_answer(result)
+        return result.to_json()
+
+    def _put_events(
+        self, place: Place, study: Path, settings: QuerySettings, channel: Channel
+    ) -> None:
+        with self._working(place, settings) as retriever:
+            for event in query_events(retriever, study, settings, place.cancelled):
+                channel.put(event)
+                self.metrics.count_event(event)
+
+    @contextlib.contextmanager
+    def _working(self, place: Place, settings: QuerySettings) -> Iterator[Retriever]:
+        """Lend the retriever to a worker, and take its time."""
         started = time.perf_counter()
         if place.waited_s is not None:
             self.metrics.wait_seconds.observe(place.waited_s)
         with self._ready().borrow() as retriever:
             try:
-                result = _query(retriever, study, settings, place)
+                yield retriever
             except NoUsableSliceError as error:
                 self.metrics.count_skipped(error.skipped)
-                empty = retriever.empty_result(settings, error.skipped)
-                raise RefusedRequestError(None, error, empty.to_dict()) from error
+                answer = retriever.empty_result(settings, error.skipped).to_dict()
+                raise RefusedRequestError(None, error, answer) from error
         self.metrics.query_seconds.observe(time.perf_counter() - started)
-        self.metrics.count_answer(result)
-        return result.to_json()
 
     def _note_index(self, live: LiveRetriever) -> None:
         with live.borrow() as retriever:
@@ -225,15 +284,17 @@ class Service:
         ).set(1)
 
 
-def _look_at(work: asyncio.Future[str]) -> None:
+def _look_at(work: asyncio.Future[Any]) -> None:
     """Else asyncio logs, with its text, an error that came after nobody waited for it."""
     if not work.cancelled():
         work.exception()
 
 
-def _query(retriever: Retriever, study: Path, settings: QuerySettings, place: Place) -> QueryResult:
-    def stop_if_cancelled(n_done: int, n_slices: int) -> None:
-        if place.cancelled.is_set():
-            raise QueryCancelledError(f"cancelled after {n_done} of {n_slices} slices")
+def _ended() -> ServerBusyError:
+    return ServerBusyError("the server ended before the answer: ask again", 5)
 
-    return retriever.query(study, settings, progress=stop_if_cancelled)
+
+def _query(
+    retriever: Retriever, study: Path, settings: QuerySettings, cancelled: threading.Event
+) -> QueryResult:
+    return retriever.query(study, settings, cancel=cancelled)

@@ -33,6 +33,9 @@ class ServeSettings:
         Largest upload.
     upload_folder : Path or None
         Where uploads lie while their query runs; None takes the system's temporary folder.
+    remembered_slices : int or None
+        Slices whose embedding is kept for when the same pixels come again, see
+        :meth:`ildsdk.Retriever.open`; 0: none, None: as many as there.
     reload_s : float
         How often to look whether the index was changed, in seconds; 0: only when told.
     """
@@ -43,11 +46,16 @@ class ServeSettings:
     grace_s: float = 30.0
     max_upload_bytes: int = 512 << 20
     upload_folder: Path | None = None
+    remembered_slices: int | None = None
     reload_s: float = 2.0
 
     def __post_init__(self) -> None:
         _check(self.n_workers >= 1, f"n_workers is {self.n_workers!r}, expected 1 or more")
         _check(self.max_waiting >= 0, f"max_waiting is {self.max_waiting!r}, expected 0 or more")
+        _check(
+            self.remembered_slices is None or self.remembered_slices >= 0,
+            f"remembered_slices is {self.remembered_slices!r}, expected 0 or more",
+        )
         for name in ("timeout_s", "grace_s", "reload_s"):
             value = getattr(self, name)
             _check(
