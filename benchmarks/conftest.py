@@ -51,8 +51,9 @@ def report(replay_clock: ReplayClock, benchmark: Any) -> Report:
 @pytest.fixture(scope="session")
 def rounds(request: pytest.FixtureRequest) -> Callable[[int], int]:
     """Rounds to take: the number asked for, 1 where benchmarks are disabled."""
-    is_disabled = request.config.getoption("benchmark_disable")
-    return lambda n: 1 if is_disabled else n
+    options = request.config.option
+    is_measured = options.benchmark_enable or not options.benchmark_disable
+    return lambda n: n if is_measured else 1
 
 
 @pytest.fixture(scope="session")

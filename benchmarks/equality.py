@@ -33,7 +33,7 @@ def compare_answers(
         A feature, an embedding or (fp32) a neighbor differs by more than its tolerance.
     """
     differences, cosines, own_cosines = [], [], []
-    n_other = n_other_far = n_common = n_common_own = 0
+    n_other = n_other_far = n_common = n_common_own = n_same_label = 0
     for one in slices:
         encoded, _ = ours.staged(one.pixels_hu, one.pixel_spacing_mm)
         given = stack.query(one.pixels_hu, one.pixel_spacing_mm, mask=one.lung_mask)
@@ -47,6 +47,7 @@ def compare_answers(
         n_other_far += n_beyond(others, given.embedding, given.scores, ours)
         n_common += len(set(rows.tolist()) & set(given.rows.tolist()))
         n_common_own += len(set(rows.tolist()) & set(own.rows.tolist()))
+        n_same_label += _label(ours, rows[0]) == _label(ours, own.rows[0])
     assert max(differences) <= LARGEST_FEATURE_DIFFERENCE, differences
     if ours.precision == "fp32":
         assert min(cosines) >= LEAST_COSINE, cosines
@@ -62,7 +63,12 @@ def compare_answers(
         "neighbors_that_differ_beyond_near_ties": n_other_far,
         "own_mask_cosine_min": min(own_cosines),
         "own_mask_top10_overlap": n_common_own / n_asked,
+        "own_mask_same_label": n_same_label / len(slices),
     }
+
+
+def _label(ours: Ours, row: int) -> str:
+    return ours.retriever.index.items([int(row)])[0].label
 
 
 def relative_difference(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> float:

@@ -129,15 +129,14 @@ def _facts(entry: Entry) -> str:
         parts.append(f"peak {statistics.median(facts['peak_mb']):.0f} MB")
     if "recall" in facts:
         parts.append(f"recall {facts['recall']:.4f}")
-    if "own_mask_common_top10" in facts:
-        parts.append(f"{facts['own_mask_common_top10']} of 10 neighbors in common")
     if "equality" in facts and not entry.group.startswith("slice stage"):
         found = facts["equality"]
         parts.append(
             f"same mask: cosine >= {found['cosine_min']:.6f}, "
             f"top-10 overlap {found['top10_overlap']:.3f}; own masks (Dice >= "
             f"{found['mask_dice_min']:.3f}): cosine >= {found['own_mask_cosine_min']:.4f}, "
-            f"overlap {found['own_mask_top10_overlap']:.2f}"
+            f"overlap {found['own_mask_top10_overlap']:.2f}, same label of the best "
+            f"{found['own_mask_same_label']:.0%}"
         )
     return "; ".join(parts)
 

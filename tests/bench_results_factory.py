@@ -66,6 +66,7 @@ def document(
         "top10_overlap": 1.0,
         "own_mask_cosine_min": 0.99,
         "own_mask_top10_overlap": 0.8,
+        "own_mask_same_label": 1.0,
     }
     default = {"is_default": True, "precision": "fp32"}
     made = {"noise": noise, "drift": drift}
