@@ -14,9 +14,7 @@ _REAL = (
 
 
 def test_only_the_failure_itself_is_told() -> None:
-    assert _without(RuntimeError(_REAL)) == (
-        "CUDA failure 100: no CUDA-capable device is detected"
-    )
+    assert _without(RuntimeError(_REAL)) == ("CUDA failure 100: no CUDA-capable device is detected")
 
 
 def test_folders_are_left_out() -> None:

@@ -67,7 +67,9 @@ class TritonSettings:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected {least} or more")
 
 
-def backbone_configs(graph: Graph, settings: TritonSettings, *, has_int8: bool) -> dict[str, Message]:
+def backbone_configs(
+    graph: Graph, settings: TritonSettings, *, has_int8: bool
+) -> dict[str, Message]:
     """Configurations of the backbone by variant.
 
     Parameters
@@ -80,9 +82,7 @@ def backbone_configs(graph: Graph, settings: TritonSettings, *, has_int8: bool) 
     """
     # Only what the fusion network takes: the feature map would be copied for nothing.
     outputs = [graph.outputs[_PASSED]]
-    return _network_configs(
-        BACKBONE, BACKBONE_FILE, graph, outputs, settings, int8=has_int8
-    )
+    return _network_configs(BACKBONE, BACKBONE_FILE, graph, outputs, settings, int8=has_int8)
 
 
 def fusion_configs(graph: Graph, settings: TritonSettings) -> dict[str, Message]:

@@ -85,9 +85,7 @@ def write_repository(
             _write(draft, bundle, backbone, fusion, settings, version, with_int8)
             draft.rename(out)
     except OSError as error:
-        raise ModelError(
-            f"repository {out.name!r} cannot be written: {error.strerror}"
-        ) from error
+        raise ModelError(f"repository {out.name!r} cannot be written: {error.strerror}") from error
     return out / MODELS_NAME
 
 
