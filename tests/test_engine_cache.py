@@ -243,6 +243,15 @@ def test_what_others_can_write_is_not_loaded(
 
 
 @posix
+def test_an_empty_folder_others_can_write_is_refused(cache: EngineCache, key: EngineKey) -> None:
+    cache.folder.mkdir()
+    cache.folder.chmod(0o777)
+    for ask in (cache.scan, lambda: cache.find(key), lambda: cache.timing_folder(key)):
+        with pytest.raises(ModelError, match="folder 'engines' is a link, or another account"):
+            ask()
+
+
+@posix
 def test_links_are_not_followed(cache: EngineCache, key: EngineKey, tmp_path: Path) -> None:
     engine = built(cache, key)
     outside = tmp_path / "outside"

@@ -210,9 +210,7 @@ def test_the_8_bit_backbone_lies_beside_its_weights(
     config = configs(out, schema)["ildsdk_backbone", "cpu-int8"]
     assert config.default_model_filename == "backbone-int8.onnx"
     assert "cpu-int8" in (out / "README.md").read_text()
-    ort.InferenceSession(
-        str(folder / "backbone-int8.onnx"), providers=["CPUExecutionProvider"]
-    )
+    ort.InferenceSession(str(folder / "backbone-int8.onnx"), providers=["CPUExecutionProvider"])
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(bundle: Bundle, tmp_path: Path) -> None:
@@ -231,7 +229,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(bundle: Bundle, tmp_pat
 
 def test_graphs_that_do_not_fit_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     other = dataclasses.replace(bundle, embedding_size=EMBEDDING_SIZE + 1)
-    with pytest.raises(ModelError, match="not so that fusion.onnx gives the embedding"):
+    with pytest.raises(ModelError, match=r"not so that fusion.onnx gives the embedding"):
         write_repository(tmp_path / "out", other, TritonSettings())
     model = onnx.load(bundle.backbone)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
