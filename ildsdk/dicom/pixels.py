@@ -221,15 +221,17 @@ def _check_plausible(pixels_hu: npt.NDArray[np.float32], source: str) -> None:
     found = f"{source}: values run from {darkest:g} to {brightest:g} HU"
     if darkest == brightest:
         raise SliceUnusableError(reasons.CONSTANT_IMAGE, found)
-    in_range = float(np.mean(np.abs(pixels_hu) <= MAX_PLAUSIBLE_HU))
+    in_range = 1.0
+    if max(-darkest, brightest) > MAX_PLAUSIBLE_HU:
+        in_range = np.count_nonzero(np.abs(pixels_hu) <= MAX_PLAUSIBLE_HU) / pixels_hu.size
     if in_range < MIN_PLAUSIBLE_SHARE:
         raise SliceUnusableError(
             reasons.HU_IMPLAUSIBLE,
             f"{found}, {100 * (1 - in_range):.1f} % beyond {MAX_PLAUSIBLE_HU:g} HU: the rescale is "
             "wrong or padding is not declared",
         )
-    dark = float(np.mean(pixels_hu < DARK_BELOW_HU))
-    bright = float(np.mean(pixels_hu > BRIGHT_ABOVE_HU))
+    dark = np.count_nonzero(pixels_hu < DARK_BELOW_HU) / pixels_hu.size
+    bright = np.count_nonzero(pixels_hu > BRIGHT_ABOVE_HU) / pixels_hu.size
     if min(dark, bright) < MIN_SHARE:
         raise SliceUnusableError(
             reasons.HU_IMPLAUSIBLE,
