@@ -133,6 +133,10 @@ def test_writer_killed_at_random_moments_leaves_the_state_before_or_after(
     with Index.open(path, engine="numpy") as index:
         _step(number + 1, state, index)
     assert verify_index(path, engine="numpy").leftovers == ()
+    print(
+        f"{n_kills} kills during {number} changes, {n_moved} of them between a change and its "
+        "telling: always the state before or after, intact"
+    )
 
 
 def _damaged(path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from native_hash import (
     Codes,
+    NeighborHeap,
     build_codes,
     checked_rows,
     code_reference,
@@ -96,6 +97,19 @@ def check(vectors: Float32, queries: Float32, n: int = 1) -> None:
             np.testing.assert_array_equal(found[1], expected[1])
 
 
+def check_in_parts(parts: list[Float32], queries: Float32) -> None:
+    """As :func:`check`, rows offered in several matrices one after the other."""
+    parts = [np.ascontiguousarray(part, np.float32) for part in parts]
+    expected = brute_force(np.concatenate(parts), queries, 1)
+    for number in range(2):
+        heap, first_row = NeighborHeap(queries, 1), 0
+        for part in parts:
+            codes = both_codes(part)[number]
+            heap.offer(checked_rows(part), codes=codes, first_row=first_row)
+            first_row += len(part)
+        np.testing.assert_array_equal(heap.result()[0], expected[0])
+
+
 @pytest.mark.parametrize("scale", [2.0**-8, 1.0])
 def test_near_ties_that_only_the_rounding_of_the_query_parts(scale: float) -> None:
     """Rows that their codes hold exactly, in the plane; queries across the line between two."""
@@ -109,9 +123,12 @@ def test_near_ties_that_only_the_rounding_of_the_query_parts(scale: float) -> No
         pair = scale * np.array(vectors[first : first + 2], np.float32)
         fillers = -np.abs(scale * generator.integers(1, 127, (40, 2)))
         rows = np.concatenate([pair, fillers]).astype(np.float32)
-        rows = np.ascontiguousarray(rows[generator.permutation(len(rows))])
-        near = 3 * (first // 2)
-        check(rows, unit_rows(np.array(queries[near : near + 3])))
+        near = unit_rows(np.array(queries[3 * (first // 2) :][:3]))
+        check(np.ascontiguousarray(rows[generator.permutation(len(rows))]), near)
+        for order in (slice(None), slice(None, None, -1)):  # the second meets an exact score
+            check_in_parts(
+                [np.concatenate([one[np.newaxis], rows[2:]]) for one in pair[order]], near
+            )
 
 
 def test_ties_whose_estimates_differ_by_rounding() -> None:
@@ -177,7 +194,7 @@ def test_heads_whose_rounding_is_all_against_the_best_row(monkeypatch: pytest.Mo
     lost = query[:k] / norm * HEAD_LIMIT - codes[:k]
     assert (lost * sign > 0.4).all()  # of a step
     best = np.zeros(d)
-    best[:k] = sign * (8262 + np.where(sign > 0, 0.49, -0.49)) / HEAD_LIMIT * unit
+    best[:k] = sign * (8200 + np.where(sign > 0, 0.49, -0.49)) / HEAD_LIMIT * unit
     score = float(best @ query)
     decoy = np.zeros(d)
     decoy[:k] = sign
