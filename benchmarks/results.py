@@ -55,15 +55,15 @@ class Results:
     commit : str
         Short id of the commit, "" where it is not known.
     entries : tuple of Entry
-    engines : str
-        Markdown of the comparison of inference engines, "" where the file holds none.
+    engines : dict or None
+        What ``benchmarks.compare_openvino`` measured, None where the file holds none.
     """
 
     machine: dict[str, Any]
     taken: str
     commit: str
     entries: tuple[Entry, ...]
-    engines: str = ""
+    engines: dict[str, Any] | None = None
 
     def groups(self) -> dict[str, list[Entry]]:
         """Entries by group, in the order of the file."""
@@ -120,7 +120,7 @@ def read_results(path: Path) -> Results:
             taken=str(document["datetime"]),
             commit=str(commit.get("id") or "")[:12],
             entries=tuple(_entries(document["benchmarks"])),
-            engines=str(document.get("engines", "")),
+            engines=document.get("engines"),
         )
     except ResultsError as error:
         raise ResultsError(f"{path.name}: {error}; expected a file of `make bench`") from error

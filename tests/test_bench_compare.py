@@ -202,6 +202,7 @@ def test_acceptance_figures(tmp_path: Path) -> None:
     slower = {check.what: check for check in acceptance(read(tmp_path, ours_slice=0.05))}
     assert slower[slice_.what].is_met is False
     assert checks["over the socket / in process"].found == "not in this file"
+    assert checks["int8 network against the best engine measured"].is_met is None
     share = checks["300 slices from files, share of the network alone"]
     assert share.is_met is True
     assert share.found.startswith("0.9")
