@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.elsewhere import MOST
+
 ROLES = ("ours", "rival", "variant", "yardstick")
 
 
@@ -35,6 +37,11 @@ class Entry:
     role: str
     seconds: tuple[float, ...]
     facts: dict[str, Any]
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the machine had so much other work that the rounds tell little."""
+        return float(self.facts.get("busy_elsewhere", 0.0)) > MOST
 
     @property
     def median(self) -> float:

@@ -92,6 +92,9 @@ def main(results: Path, engines: Path | None, only: tuple[str, ...]) -> None:
     tables = (machine_line(found), acceptance_table(found), group_tables(found))
     results.with_suffix(".md").write_text("\n\n".join(tables) + "\n")
     click.echo(as_text(acceptance(found)))
+    disturbed = sorted({entry.group for entry in found.entries if entry.is_disturbed})
+    for group in disturbed:
+        click.echo(f"warning: the machine was busy with other work during {group}", err=True)
     minutes = (time.monotonic() - started) / 60
     click.echo(f"{len(found.entries)} entries in {minutes:.1f} minutes: {results.name}")
     sys.exit(status)

@@ -41,6 +41,16 @@ def test_noise_is_no_slowdown(tmp_path: Path, noise: float) -> None:
     assert n_slower == 0
 
 
+def test_a_busy_machine_makes_unsure(tmp_path: Path) -> None:
+    old = read(tmp_path, seed=1)
+    made = document(seed=2, ours_slice=0.025 * 1.5)
+    for one in made["benchmarks"]:
+        one["extra_info"]["busy_elsewhere"] = 0.3
+    new = read_results(write(tmp_path / "new.json", made))
+    assert verdict(tmp_path, old, new, SLICE_GROUP) == "unsure"
+    assert compare(old, new).regressions == ()
+
+
 def test_noise_hides_what_it_must(tmp_path: Path) -> None:
     old = read(tmp_path, seed=1, noise=0.5)
     new = read(tmp_path, seed=2, noise=0.5, ours_slice=0.025 * 1.2)
