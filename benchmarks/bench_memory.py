@@ -25,7 +25,7 @@ from benchmarks.contest import Contender, Report, interleaved  # noqa: E402
 from benchmarks.pinned import N_THREADS  # noqa: E402
 from benchmarks.study_files import write_study  # noqa: E402
 
-N_ROUNDS = {30: 3, 300: 3, 600: 2}
+N_ROUNDS = {30: 2, 300: 2, 600: 2}
 OURS, STACK = "ildsdk", "reference stack"
 
 

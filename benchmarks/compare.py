@@ -23,7 +23,7 @@ from benchmarks.noise import Level, level_of
 from benchmarks.results import Entry, Results, ResultsError, read_results, rival_of, yardstick_of
 
 LEAST_CHANGE = 1.05
-Verdict = Literal["slower", "faster", "same"]
+Verdict = Literal["slower", "unsure", "faster", "same"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,8 @@ class Change:
         Ratio to it (ours / rival), seconds, or MB: less is better.
     noise : float
         By which factor new / old may differ from 1 for nothing.
-    verdict : {"slower", "faster", "same"}
+    verdict : {"slower", "unsure", "faster", "same"}
+        Unsure: another level, but the machine was busy with other work in one of the runs.
     """
 
     group: str
@@ -113,10 +114,12 @@ def compare(old: Results, new: Results, *, least_change: float = LEAST_CHANGE) -
                     level_of(one.seconds, against.seconds)
                     for one, against in ((entry, rival), (other, new_rival))
                 ]
-                changes.append(_change(entry, rival.name, *levels, least_change))
+                disturbed = any(one.is_disturbed for one in (entry, other, rival, new_rival))
+                changes.append(_change(entry, rival.name, *levels, least_change, disturbed))
             elif same_machine:
                 levels = [level_of(one.seconds) for one in (entry, other)]
-                changes.append(_change(entry, "seconds", *levels, least_change))
+                disturbed = entry.is_disturbed or other.is_disturbed
+                changes.append(_change(entry, "seconds", *levels, least_change, disturbed))
             else:
                 not_comparable.append(f"{group}: {entry.name}")
     return Comparison(
@@ -128,13 +131,15 @@ def compare(old: Results, new: Results, *, least_change: float = LEAST_CHANGE) -
     )
 
 
-def _change(entry: Entry, against: str, old: Level, new: Level, least_change: float) -> Change:
+def _change(
+    entry: Entry, against: str, old: Level, new: Level, least_change: float, disturbed: bool
+) -> Change:
     noise = old.noise + new.noise
     moved = new.log - old.log
     threshold = max(noise, math.log(least_change))
     verdict: Verdict = "same"
     if abs(moved) > threshold:
-        verdict = "slower" if moved > 0 else "faster"
+        verdict = "unsure" if disturbed else "slower" if moved > 0 else "faster"
     return Change(
         group=entry.group,
         name=entry.name,
@@ -153,7 +158,7 @@ def _memory_change(entry: Entry, other: Entry, least_change: float) -> Change:
         peaks = [float(peak) for peak in one.facts["peak_mb"]]
         spread = math.log(max(peaks) / min(peaks))
         levels.append(Level(math.log(statistics.median(peaks)), spread))
-    return _change(entry, "memory", *levels, least_change)
+    return _change(entry, "memory", *levels, least_change, disturbed=False)
 
 
 def _machine(results: Results) -> tuple[object, object]:
@@ -179,7 +184,7 @@ def _remarks(old: Results, new: Results) -> tuple[str, ...]:
 def as_text(comparison: Comparison) -> str:
     """Comparison as lines of plain text."""
     lines = [f"note: {remark}" for remark in comparison.remarks]
-    order = ("slower", "faster", "same")
+    order = ("slower", "unsure", "faster", "same")
     for change in sorted(comparison.changes, key=lambda one: order.index(one.verdict)):
         lines.append(
             f"{change.verdict:7} {change.new / change.old:6.2f} x (noise {change.noise:.2f} x)  "
@@ -194,6 +199,11 @@ def as_text(comparison: Comparison) -> str:
         lines += [f"{what}: {name}" for name in names]
     n_slower = len(comparison.regressions)
     lines.append(f"{len(comparison.changes)} compared, {n_slower} slower beyond the noise")
+    n_unsure = sum(change.verdict == "unsure" for change in comparison.changes)
+    if n_unsure:
+        lines.append(
+            f"{n_unsure} unsure: the machine was busy with other work; measure again when it rests"
+        )
     return "\n".join(lines)
 
 

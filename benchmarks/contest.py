@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from benchmarks.elsewhere import Elsewhere
+
 Role = Literal["ours", "rival", "variant", "yardstick"]
 
 # Worker threads of OpenMP spin for a while after their work: not into the next contender's time.
@@ -57,9 +59,11 @@ def interleaved(
     """Let all contenders act in each round.
 
     The order turns with the rounds, so that nobody always comes after the same other. Rounds
-    with negative numbers warm up and are not counted.
+    with negative numbers warm up and are not counted. How busy the machine was with other work
+    stands in the facts afterwards (``busy_elsewhere``).
     """
     found = {name: Rounds([], []) for name in contenders}
+    elsewhere = Elsewhere()
     names = list(contenders)
     for number in range(-n_warm, n_rounds):
         first = number % len(names)
@@ -74,6 +78,10 @@ def interleaved(
             if number >= 0:
                 found[name].seconds.append(elapsed)
                 found[name].results.append(result)
+    share = elsewhere.share()
+    if share is not None:
+        for contender in contenders.values():
+            contender.facts["busy_elsewhere"] = round(share, 3)
     return found
 
 

@@ -44,10 +44,18 @@ def performance_page(results: Results, previous: Results | None) -> str:
         least_change=f"{(LEAST_CHANGE - 1) * 100:g}",
         machine=machine_line(results),
         acceptance=acceptance_table(results),
-        engines=results.engines,
+        engines=_engines(results),
         changed=changed,
         groups=group_tables(results),
     )
+
+
+def _engines(results: Results) -> str | None:
+    if results.engines is None:
+        return None
+    from benchmarks.compare_openvino import markdown
+
+    return markdown(results.engines)
 
 
 def with_readme_table(readme: str, results: Results) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.elsewhere import MOST
+
 ROLES = ("ours", "rival", "variant", "yardstick")
 
 
@@ -37,6 +39,11 @@ class Entry:
     facts: dict[str, Any]
 
     @property
+    def is_disturbed(self) -> bool:
+        """Whether the machine had so much other work that the rounds tell little."""
+        return float(self.facts.get("busy_elsewhere", 0.0)) > MOST
+
+    @property
     def median(self) -> float:
         """Median seconds."""
         return statistics.median(self.seconds)
@@ -55,15 +62,15 @@ class Results:
     commit : str
         Short id of the commit, "" where it is not known.
     entries : tuple of Entry
-    engines : str
-        Markdown of the comparison of inference engines, "" where the file holds none.
+    engines : dict or None
+        What ``benchmarks.compare_openvino`` measured, None where the file holds none.
     """
 
     machine: dict[str, Any]
     taken: str
     commit: str
     entries: tuple[Entry, ...]
-    engines: str = ""
+    engines: dict[str, Any] | None = None
 
     def groups(self) -> dict[str, list[Entry]]:
         """Entries by group, in the order of the file."""
@@ -120,7 +127,7 @@ def read_results(path: Path) -> Results:
             taken=str(document["datetime"]),
             commit=str(commit.get("id") or "")[:12],
             entries=tuple(_entries(document["benchmarks"])),
-            engines=str(document.get("engines", "")),
+            engines=document.get("engines"),
         )
     except ResultsError as error:
         raise ResultsError(f"{path.name}: {error}; expected a file of `make bench`") from error

@@ -58,8 +58,12 @@ def as_lines(document: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path), default=RESULTS)
+@click.option(
+    "--engines", type=click.Path(path_type=Path, exists=True),
+    help="JSON of benchmarks.compare_openvino, taken into RESULTS for the performance page.",
+)  # fmt: skip
 @click.option("--only", multiple=True, help="Part of a file's name; may be repeated.")
-def main(results: Path, only: tuple[str, ...]) -> None:
+def main(results: Path, engines: Path | None, only: tuple[str, ...]) -> None:
     """Run the suite and write RESULTS (JSON) and, beside it, the tables (Markdown)."""
     chosen = [
         f"benchmarks/{name}"
@@ -76,6 +80,8 @@ def main(results: Path, only: tuple[str, ...]) -> None:
         if not raw.exists():
             sys.exit(status or 1)
         document = condensed(json.loads(raw.read_text()))
+    if engines is not None:
+        document["engines"] = json.loads(engines.read_text())
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(as_lines(document))
     try:
@@ -86,6 +92,9 @@ def main(results: Path, only: tuple[str, ...]) -> None:
     tables = (machine_line(found), acceptance_table(found), group_tables(found))
     results.with_suffix(".md").write_text("\n\n".join(tables) + "\n")
     click.echo(as_text(acceptance(found)))
+    disturbed = sorted({entry.group for entry in found.entries if entry.is_disturbed})
+    for group in disturbed:
+        click.echo(f"warning: the machine was busy with other work during {group}", err=True)
     minutes = (time.monotonic() - started) / 60
     click.echo(f"{len(found.entries)} entries in {minutes:.1f} minutes: {results.name}")
     sys.exit(status)
