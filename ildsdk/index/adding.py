@@ -184,6 +184,7 @@ def add_segment(
         items=new.values(manifest.salt),
         thumbnails=new.thumbnails,
         maps=new.map_source(),
+        matrix=new.embeddings if new.embeddings.flags.c_contiguous else None,
     )
     maps = maps or manifest.maps
     options = dataclasses.replace(options, maps=maps)

@@ -41,6 +41,9 @@ class SegmentSource:
         n each; gone through once.
     maps : MapSource or None
         Activation maps of those rows that have one.
+    matrix : ndarray or None
+        All embeddings, C-contiguous float32 ``(n, d)``, where the caller has them as one: codes are
+        made of it then, and the file just written need not be mapped beside it.
     """
 
     shape: tuple[int, int]
@@ -48,6 +51,7 @@ class SegmentSource:
     items: Iterable[Values]
     thumbnails: Iterable[bytes]
     maps: MapSource | None = None
+    matrix: npt.NDArray[np.float32] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,7 @@ def write_segment(
     with ThreadPoolExecutor(max_workers=1) as beside:
         going_on = beside.submit(written_items) if options.n_threads > 1 else None
         arrays = _write_arrays(folder, number, pass_over, options)
-        codes = write_codes(folder, number, arrays, source.shape, options)
+        codes = write_codes(folder, number, arrays, source.shape, options, source.matrix)
         written, items = going_on.result() if going_on is not None else written_items()
     return SegmentEntry(
         n_items=source.shape[0],
@@ -225,6 +229,7 @@ def write_codes(
     arrays: FileEntry,
     shape: tuple[int, int],
     options: WritingOptions,
+    matrix: npt.NDArray[np.float32] | None = None,
 ) -> FileEntry | None:
     """Make and write the codes of a segment whose arrays are written; None without codes.
 
@@ -232,7 +237,8 @@ def write_codes(
     """
     if options.engine == "numpy" or not options.with_codes:
         return None
-    layout = arrays_layout(shape, len(options.hyperplanes))
-    embeddings = map_arrays(folder / arrays.file, layout)["embeddings"]
-    codes = segment_codes(embeddings, options.n_threads)
+    if matrix is None:
+        layout = arrays_layout(shape, len(options.hyperplanes))
+        matrix = map_arrays(folder / arrays.file, layout)["embeddings"]
+    codes = segment_codes(matrix, options.n_threads)
     return write_arrays(folder / file_name("codes", number), codes) if codes else None
