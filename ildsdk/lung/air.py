@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import SliceUnusableError
-from ildsdk.lung import kernels
 from ildsdk.lung.components import Components
 from ildsdk.lung.grid import WorkingGrid
 from ildsdk.lung.morphology import Mask, dilate, erode
@@ -94,8 +93,12 @@ def find_inner_air(grid: WorkingGrid, body: Mask) -> InnerAir:
 
 def _threshold(hu: npt.NDArray[np.float32], inside: Mask) -> float:
     # Whole HU keep the histogram exact for integer input and short for any.
-    counts = np.zeros(int(_HIGH_HU - _LOW_HU) + 1, dtype=np.int64)
-    kernels.count_grays(hu, inside, _LOW_HU, _HIGH_HU, counts)
+    n_grays = int(_HIGH_HU - _LOW_HU) + 1
+    gray = np.clip(hu, _LOW_HU, _HIGH_HU)
+    gray -= _LOW_HU
+    np.rint(gray, out=gray)
+    gray[~inside] = n_grays
+    counts = np.bincount(gray.ravel().astype(np.intp), minlength=n_grays)[:n_grays]
     grays = np.flatnonzero(counts)
     if grays.size < 2:
         raise SliceUnusableError(

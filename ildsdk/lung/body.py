@@ -50,7 +50,8 @@ def find_body(grid: WorkingGrid) -> Mask:
     spaces = Components.of(~(trunk | void))
     contact_mm = spaces.count_in(_frame(void, grid.spacing_mm)) * max(grid.spacing_mm)
     is_outside = contact_mm > 0
-    for space in np.flatnonzero(is_outside & (contact_mm < _MAX_CUT_MM)):
+    is_large = spaces.n_cells >= grid.cells(_MIN_CUT_LUNG_MM2)
+    for space in np.flatnonzero(is_outside & is_large & (contact_mm < _MAX_CUT_MM)):
         is_this = np.arange(is_outside.size) == space
         is_outside[space] = not _is_cut_lung(grid, spaces.cells_of(is_this), trunk)
     return ~(spaces.cells_of(is_outside) | void)
@@ -72,11 +73,9 @@ def _frame(void: Mask, spacing_mm: tuple[float, float]) -> Mask:
 def _is_cut_lung(grid: WorkingGrid, air: Mask, trunk: Mask) -> bool:
     """Tell lung that the image border cuts from room air, mattress and foam.
 
-    Lung is large, not as empty as room air, thick, and its rim inside the image
-    is nearly all trunk; a mattress has the table on its other side.
+    Lung is large (which the caller has seen to), not as empty as room air, thick, and its rim
+    inside the image is nearly all trunk; a mattress has the table on its other side.
     """
-    if np.count_nonzero(air) < grid.cells(_MIN_CUT_LUNG_MM2):
-        return False
     if float(grid.hu[air].mean()) < _ROOM_AIR_HU:
         return False
     if not erode(air, _CUT_LUNG_CORE_MM, grid.spacing_mm).any():

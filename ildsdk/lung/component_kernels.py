@@ -117,55 +117,40 @@ def find_components(
 
 
 @kernel(ORDERED)
-def count_cells(
-    region: npt.NDArray[np.bool_],
+def exchange(
+    is_painted: bool,
+    by_component: npt.NDArray[np.int64],
     bounds: npt.NDArray[np.int32],
     row_start: npt.NDArray[np.int32],
     labels: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.int64],
+    grid: npt.NDArray[np.bool_],
 ) -> None:
-    """Pixels of each component inside a region.
+    """Mark components on a grid, or count the marks of a grid by component.
 
     Parameters
     ----------
-    region : ndarray
-        bool ``(n_rows, n_columns)``.
+    is_painted : bool
+        True: write ``grid``, False: write ``by_component``.
+    by_component : ndarray
+        int64 ``(n_components + 1,)``. Painted are the components whose entry is not 0; counts
+        are added to what the entries hold.
     bounds, row_start, labels : ndarray
         As :func:`find_components` left them.
-    counts : ndarray
-        int64 ``(n_components + 1,)``, zeros on entry.
+    grid : ndarray
+        bool ``(n_rows, n_columns)``; painting overwrites all of it. Precondition: writable,
+        or it would be compiled once more.
     """
-    for i in range(region.shape[0]):
-        row = region[i]
+    for i in range(grid.shape[0]):
+        row = grid[i]
+        if is_painted:
+            row[:] = False
         for run in range(row_start[i], row_start[i + 1]):
+            part = row[bounds[2 * run] : bounds[2 * run + 1]]
+            if is_painted:
+                if by_component[labels[run]] != 0:
+                    part[:] = True
+                continue
             n_here = 0
-            for is_inside in row[bounds[2 * run] : bounds[2 * run + 1]]:
-                n_here += 1 if is_inside else 0
-            counts[labels[run]] += n_here
-
-
-@kernel(ORDERED)
-def paint_components(
-    is_wanted: npt.NDArray[np.bool_],
-    bounds: npt.NDArray[np.int32],
-    row_start: npt.NDArray[np.int32],
-    labels: npt.NDArray[np.int32],
-    out: npt.NDArray[np.bool_],
-) -> None:
-    """Mark the pixels of the wanted components.
-
-    Parameters
-    ----------
-    is_wanted : ndarray
-        bool ``(n_components + 1,)``, by number.
-    bounds, row_start, labels : ndarray
-        As :func:`find_components` left them.
-    out : ndarray
-        bool ``(n_rows, n_columns)``, overwritten.
-    """
-    for i in range(out.shape[0]):
-        row = out[i]
-        row[:] = False
-        for run in range(row_start[i], row_start[i + 1]):
-            if is_wanted[labels[run]]:
-                row[bounds[2 * run] : bounds[2 * run + 1]] = True
+            for is_marked in part:
+                n_here += 1 if is_marked else 0
+            by_component[labels[run]] += n_here

@@ -58,13 +58,14 @@ class Components:
     def count_in(self, region: Mask) -> npt.NDArray[np.int64]:
         """Pixels of each component inside a region, int64 ``(n + 1,)``."""
         counts = np.zeros(self.n_cells.size, dtype=np.int64)
-        kernels.count_cells(region, self.bounds, self.row_start, self.labels, counts)
+        kernels.exchange(False, counts, self.bounds, self.row_start, self.labels, region)
         return counts
 
     def cells_of(self, is_wanted: npt.NDArray[np.bool_]) -> Mask:
         """Pixels of the components marked in a bool ``(n + 1,)`` array; entry 0 is not read."""
         out = np.empty(self.shape, dtype=np.bool_)
-        kernels.paint_components(is_wanted, self.bounds, self.row_start, self.labels, out)
+        wanted = is_wanted.astype(np.int64)
+        kernels.exchange(True, wanted, self.bounds, self.row_start, self.labels, out)
         return out
 
     def touches_border(self) -> npt.NDArray[np.bool_]:

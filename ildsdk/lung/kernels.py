@@ -66,33 +66,6 @@ def average_on_grid(
             totals[h] /= np.float32(n_here * (column_start[h + 1] - column_start[h]))
 
 
-@kernel(ORDERED)
-def count_grays(
-    hu: npt.NDArray[np.float32],
-    inside: npt.NDArray[np.bool_],
-    low_hu: float,
-    high_hu: float,
-    counts: npt.NDArray[np.int64],
-) -> None:
-    """Histogram of the cells inside a mask, in whole HU from ``low_hu`` to ``high_hu``.
-
-    Parameters
-    ----------
-    hu : ndarray
-        float32 ``(g_rows, g_columns)``, finite; clipped to the range.
-    inside : ndarray
-        bool, same shape.
-    counts : ndarray
-        int64 ``(high_hu - low_hu + 1,)``, zeros on entry.
-    """
-    low = np.float32(low_hu)
-    high = np.float32(high_hu)
-    for i in range(hu.shape[0]):
-        for j in range(hu.shape[1]):
-            value = min(max(hu[i, j], low), high)
-            counts[np.int64(np.rint(value - low))] += 1 if inside[i, j] else 0
-
-
 @kernel(SCAN_FASTMATH)
 def refine_mask(
     pixels_hu: npt.NDArray[Any],

@@ -56,11 +56,9 @@ def _transformed(mask: Mask, operation: int, radius_mm: float, spacing_mm: Spaci
     radius_mm = float(radius_mm)
     n_rows, n_columns = mask.shape
     reach = int(radius_mm / row_mm + 1e-6) + 1
-    pad = (0, 0)
-    if operation == kernels.CLOSE:
-        # room for the dilation, so that the image does not cut it before the erosion takes it back
-        pad = (reach, int(radius_mm / column_mm) // 64 + 1)
-    n_words = (n_columns + 63) // 64 + 2 * pad[1] + 2
+    # room for what goes beyond the image, so that a closing can take it back
+    pad = (reach if operation == kernels.CLOSE else 0, int(radius_mm / column_mm + 1e-6) // 64 + 1)
+    n_words = (n_rows + 2 * pad[0]) * ((n_columns + 63) // 64 + 2 * pad[1]) + 2
     out = np.empty(mask.shape, dtype=np.bool_)
     kernels.transform(
         mask,
@@ -70,7 +68,7 @@ def _transformed(mask: Mask, operation: int, radius_mm: float, spacing_mm: Spaci
         column_mm,
         pad,
         np.empty(reach, dtype=np.int64),
-        np.empty((3, n_words, n_rows + 2 * pad[0]), dtype=np.uint64),
+        np.empty((3, n_words), dtype=np.uint64),
         out,
     )
     return out

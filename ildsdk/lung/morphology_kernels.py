@@ -4,7 +4,9 @@ Dilating by an ellipse is a sum of rows, each widened by the ellipse's half widt
 distance. The widest is done first and the others join on the way out, so every row is widened one
 pixel at a time and never twice; a pass handles 64 pixels per instruction and lane.
 
-Preconditions that are not checked: as in ``kernels.py``. The twin is in ``reference.py``.
+The words of all rows lie one behind the other, each row between words of its own that the dilation
+may run into: no pass needs to ask where a row ends. Preconditions that are not checked: as in
+``kernels.py``. The twin is in ``reference.py``.
 """
 
 from __future__ import annotations
@@ -29,86 +31,80 @@ def _half_widths(radius_mm: Any, row_mm: Any, column_mm: Any, half_width: Any) -
 
 
 @kernel(ORDERED)
-def _pack(mask: Any, is_inverted: Any, top: Any, first_word: Any, words: Any) -> None:
-    """Bits of a mask, column ``64 k + b`` to bit ``b`` of word ``first_word + k``."""
+def _pack(mask: Any, is_inverted: Any, first: Any, row_words: Any, words: Any) -> None:
+    """Column ``64 k + b`` of row ``i`` to bit ``b`` of word ``first + i row_words + k``."""
     n_rows, n_columns = mask.shape
     for i in range(n_rows):
         row = mask[i]
+        place = first + i * row_words
         for start in range(0, n_columns, 64):
             # a slice, whose places cannot be negative: the loop becomes vector code
             part = row[start : min(start + 64, n_columns)]
             word = np.uint64(0)
             for bit in range(part.size):
                 word |= np.uint64(part[bit] != is_inverted) << np.uint64(bit)
-            words[first_word + start // 64, top + i] = word
+            words[place] = word
+            place += 1
 
 
 @kernel(ORDERED)
-def _unpack(words: Any, is_inverted: Any, top: Any, first_word: Any, out: Any) -> None:
+def _unpack(words: Any, is_inverted: Any, first: Any, row_words: Any, out: Any) -> None:
     """Inverse of :func:`_pack`."""
     n_rows, n_columns = out.shape
     one = np.uint64(1)
     for i in range(n_rows):
         row = out[i]
+        place = first + i * row_words
         for start in range(0, n_columns, 64):
             part = row[start : min(start + 64, n_columns)]
-            word = words[first_word + start // 64, top + i]
-            word = ~word if is_inverted else word
+            word = ~words[place] if is_inverted else words[place]
             for bit in range(part.size):
                 part[bit] = (word >> np.uint64(bit)) & one
+            place += 1
 
 
 @kernel(ORDERED)
-def _dilate(source: Any, half_width: Any, one: Any, other: Any) -> Any:
-    """Dilate packed rows; the answer is one of the two scratch arrays.
-
-    First and last word of each array are 0 and stay 0: they are the way out of the image.
-    """
-    n_words, n_rows = source.shape
+def _widen(words: Any, to: Any) -> None:
+    """Each row widened by one pixel to both sides; the first and the last word are 0."""
+    before = words[:-2]
+    here = words[1:-1]
+    after = words[2:]
+    widened = to[1:-1]
     up = np.uint64(1)
     carry = np.uint64(63)
+    for k in range(here.size):
+        word = here[k]
+        widened[k] = word | (word << up) | (word >> up) | (before[k] >> carry) | (after[k] << carry)
+
+
+@kernel(ORDERED)
+def _join(words: Any, distance: Any, to: Any) -> None:
+    """Add the words that lie a distance ahead, and as far behind."""
+    n_shared = words.size - distance
+    ahead = words[distance:]
+    behind = words[:n_shared]
+    to_front = to[:n_shared]
+    to_back = to[distance:]
+    for k in range(n_shared):
+        to_front[k] |= ahead[k]
+    for k in range(n_shared):
+        to_back[k] |= behind[k]
+
+
+@kernel(ORDERED)
+def _dilate(words: Any, half_width: Any, row_words: Any) -> Any:
+    """Dilate ``words[0]``; the answer is ``words[1]`` or ``words[2]``, which one is returned."""
     n_gaps = half_width.size
-    result = one
-    spare = other
-    result[:] = source
+    at = 1
+    words[1] = words[0]
     for gap in range(1, n_gaps + 1):
         narrower = half_width[gap] if gap < n_gaps else 0
         for _ in range(half_width[gap - 1] - narrower):
-            for k in range(1, n_words - 1):
-                before = result[k - 1]
-                here = result[k]
-                after = result[k + 1]
-                widened = spare[k]
-                for i in range(n_rows):
-                    word = here[i]
-                    widened[i] = (
-                        word
-                        | (word << up)
-                        | (word >> up)
-                        | (before[i] >> carry)
-                        | (after[i] << carry)
-                    )
-            result, spare = spare, result
-        if gap == n_gaps or gap >= n_rows:
-            continue
-        for k in range(1, n_words - 1):
-            rows = source[k]
-            joined = result[k]
-            for i in range(n_rows - gap):
-                joined[i] |= rows[i + gap]
-            for i in range(gap, n_rows):
-                joined[i] |= rows[i - gap]
-    return result
-
-
-@kernel(ORDERED)
-def _invert(words: Any, top: Any, bottom: Any, last_bits: Any, to: Any) -> None:
-    """Complement of the rows from ``top`` to ``bottom``; ``last_bits`` of the last word count."""
-    n_words = words.shape[0]
-    for k in range(1, n_words - 1):
-        used = last_bits if k == n_words - 2 else ~np.uint64(0)
-        for i in range(top, bottom):
-            to[k, i] = ~words[k, i] & used
+            _widen(words[at], words[3 - at])
+            at = 3 - at
+        if gap < n_gaps and gap * row_words < words.shape[1]:
+            _join(words[0], gap * row_words, words[at])
+    return at
 
 
 @kernel(ORDERED)
@@ -136,30 +132,37 @@ def transform(
     radius_mm, row_mm, column_mm : float
         Radius and pixel spacing.
     pad : tuple of int
-        Rows and words of room on each side: ``CLOSE`` needs as many as the ellipse reaches,
-        the others (0, 0).
+        Rows and words of room on each side. More pixels than the ellipse reaches to the left
+        and right; above and below as many as it reaches for ``CLOSE``, else 0.
     half_width : ndarray
         int64 ``(n,)`` scratch; ``n - 1`` rows is how far the ellipse reaches.
     words : ndarray
-        uint64 ``(3, ceil(n_columns / 64) + 2 pad[1] + 2, n_rows + 2 pad[0])`` scratch.
+        uint64 ``(3, (n_rows + 2 pad[0]) (ceil(n_columns / 64) + 2 pad[1]) + 2)`` scratch.
     out : ndarray
         bool ``(n_rows, n_columns)``, overwritten.
     """
-    n_rows, n_columns = mask.shape
-    top = pad[0]
-    first_word = 1 + pad[1]
+    n_columns = mask.shape[1]
+    n_image_words = (n_columns + 63) // 64
+    row_words = n_image_words + 2 * pad[1]
+    first = 1 + pad[0] * row_words + pad[1]
     words[:] = 0
-    source = words[0]
     _half_widths(radius_mm, row_mm, column_mm, half_width)
-    _pack(mask, operation in (ERODE, OPEN), top, first_word, source)
-    result = _dilate(source, half_width, words[1], words[2])
-    if operation == OPEN:
+    _pack(mask, operation == ERODE or operation == OPEN, first, row_words, words[0])
+    at = _dilate(words, half_width, row_words)
+    if operation == OPEN or operation == CLOSE:
+        # the complement: of all there is room for, or of the image only
+        source = words[0]
+        result = words[at]
+        source[:] = 0
         last_bits = ~np.uint64(0) >> np.uint64((64 - n_columns % 64) % 64)
-        _invert(result, 0, n_rows, last_bits, source)
-        result = _dilate(source, half_width, words[1], words[2])
-        _pack(mask, False, top, first_word, source)
-        result &= source
-    elif operation == CLOSE:
-        _invert(result, 0, n_rows + 2 * top, ~np.uint64(0), source)
-        result = _dilate(source, half_width, words[1], words[2])
-    _unpack(result, operation in (ERODE, CLOSE), top, first_word, out)
+        for k in range(1, source.size - 1):
+            column = (k - 1) % row_words - pad[1]
+            used = ~np.uint64(0)
+            if operation == OPEN and (column < 0 or column >= n_image_words):
+                used = np.uint64(0)
+            elif operation == OPEN and column == n_image_words - 1:
+                used = last_bits
+            source[k] = ~result[k] & used
+        words[1:] = 0
+        at = _dilate(words, half_width, row_words)
+    _unpack(words[at], operation == ERODE or operation == CLOSE, first, row_words, out)

@@ -64,20 +64,18 @@ def _sample(
     is_lung: Any,
     is_bone: Any,
     hu: Any,
-) -> None:
-    """Read three grids along one ray, nearest cell; samples off the grid are 0."""
+) -> int:
+    """Read three grids along one ray, nearest cell; returns how many samples lie on the grid."""
     g_rows, g_columns = grid_hu.shape
-    is_lung[:] = False
-    is_bone[:] = False
-    hu[:] = np.float32(0)
     for step in range(hu.size):
         i = int(np.floor(start[0] + step_cells[0] * step + 0.5))
         j = int(np.floor(start[1] + step_cells[1] * step + 0.5))
         if i < 0 or j < 0 or i >= g_rows or j >= g_columns:
-            break
+            return step
         is_lung[step] = aerated[i, j]
         is_bone[step] = bone[i, j]
         hu[step] = grid_hu[i, j]
+    return int(hu.size)
 
 
 @kernel(ORDERED)
@@ -98,20 +96,21 @@ def _follow(
     is_lung, is_bone, hu = samples
     n_bones = 0
     for ray in range(steps.shape[0]):
-        _sample(grid_hu, aerated, bone, start, steps[ray], is_lung, is_bone, hu)
-        last = hu.size - 1
-        while last > 0 and not is_lung[last]:
+        n_samples = _sample(grid_hu, aerated, bone, start, steps[ray], is_lung, is_bone, hu)
+        last = n_samples - 1
+        while last >= 0 and not is_lung[last]:
             last -= 1
-        lung_mm[ray] = radius_mm[last] if is_lung[last] else 0.0
+        lung_mm[ray] = radius_mm[last] if last >= 0 else 0.0
         total = np.float32(0)
         n_used = 0
-        for back in range(n_edge):
-            step = max(last - back, 0)
-            if is_lung[step]:
-                total += hu[step]
-                n_used += 1
+        if last >= 0:
+            for back in range(n_edge):
+                step = max(last - back, 0)
+                if is_lung[step]:
+                    total += hu[step]
+                    n_used += 1
         edge_hu[ray] = np.float64(total) / max(n_used, 1)
-        for step in range(1, hu.size):
+        for step in range(1, n_samples):
             if is_bone[step] and not is_bone[step - 1]:
                 bones.ray[n_bones] = ray
                 bones.excess_mm[n_bones] = radius_mm[step]

@@ -31,14 +31,6 @@ def average_on_grid(
     )
 
 
-def count_grays(
-    hu: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], low_hu: float, high_hu: float
-) -> npt.NDArray[np.int64]:
-    """Histogram in whole HU; see :func:`kernels.count_grays`."""
-    gray = np.rint(np.clip(hu[inside], low_hu, high_hu) - low_hu).astype(np.int64)
-    return np.bincount(gray, minlength=int(high_hu - low_hu) + 1)
-
-
 def dilate(
     mask: npt.NDArray[np.bool_], radius_mm: float, spacing_mm: tuple[float, float]
 ) -> npt.NDArray[np.bool_]:

@@ -224,10 +224,11 @@ def _second_eigenvalue_root(
         ritz[i] = 0.25 + (i * 0.6180339887498949) % 1.0 - 1.5 * ((i * 0.7548776662466927) % 1.0)
     top = 0.0
     for _ in range(_MOST_RESTARTS):
-        _remove(ritz, first)
-        _unit(ritz)
-        _remove(ritz, first)
-        if _unit(ritz) == 0.0:
+        length = 0.0
+        for _repeat in range(2):
+            _remove(ritz, first)
+            length = _unit(ritz)
+        if length == 0.0:
             return 0.0
         basis[0] = ritz
         n = 0
@@ -243,9 +244,8 @@ def _second_eigenvalue_root(
             diagonal[k] = dot
             # twice is enough to stay orthogonal in double precision
             for _repeat in range(2):
-                _remove(image, first)
-                for m in range(k, -1, -1):
-                    _remove(image, basis[m])
+                for m in range(k + 1, -1, -1):
+                    _remove(image, basis[m] if m <= k else first)
             length = _unit(image)
             beside[k] = length
             n = k + 1
