@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from openapi_spec_validator import validate
+from PIL import Image
 
 from ildsdk import errors
 from ildsdk.records import QueryResult
@@ -22,6 +25,7 @@ from ildsdk.serve.record_schema import type_schema
 from ildsdk.settings import QuerySettings
 from tests.result_factory import make_odd_result, make_result
 from tests.serve_factory import Running, running_server
+from tests.test_reports_chromium import CHROMIUM, FLAGS
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +117,22 @@ def test_the_page_needs_nothing_from_anywhere() -> None:
         for kind in vars(errors).values():
             if isinstance(kind, type) and issubclass(kind, errors.IldError):
                 assert f'id="{kind.code}"' in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+def test_a_browser_shows_the_page_and_has_nothing_to_say(serve_world: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "docs.png"
+    with running_server(serve_world, None) as running:
+        done = subprocess.run(
+            [CHROMIUM or "", *FLAGS[:-1],
+             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+             f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}",
+             running.listener.address + "/docs"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "CONSOLE" not in done.stderr
+        assert running.metric('ildsdk_requests_total{method="GET",route="/docs",status="200"}') == 1
+        assert running.metric('ildsdk_requests_total{method="GET",route="other",status="404"}') == 0
+    pixels = np.asarray(Image.open(picture).convert("L"))
+    assert pixels.std() > 10  # not blank
