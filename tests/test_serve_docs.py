@@ -17,6 +17,7 @@ from openapi_spec_validator import validate
 from PIL import Image
 
 from ildsdk import errors
+from ildsdk.cli import cli
 from ildsdk.records import QueryResult
 from ildsdk.serve.answers import result_from_dict
 from ildsdk.serve.docs_page import docs_page
@@ -117,6 +118,25 @@ def test_the_page_needs_nothing_from_anywhere() -> None:
         for kind in vars(errors).values():
             if isinstance(kind, type) and issubclass(kind, errors.IldError):
                 assert f'id="{kind.code}"' in page
+
+
+def test_the_manual_names_what_there_is(repo: Path) -> None:
+    text = (repo / "docs" / "serve.md").read_text()
+    known = {option for name in ("serve", "query", "warmup")
+             for parameter in cli.commands[name].params for option in parameter.opts}  # fmt: skip
+    commands = re.findall(r"ildsdk (?:serve|query|warmup) [^`\n]*", text)
+    for words in [*commands, *re.findall(r"`(--[^`]*)`", text)]:
+        for option in re.findall(r"--[a-z-]+", words):
+            assert option in known, option
+    paths = openapi_document(takes_paths=True)["paths"]
+    for address in re.findall(r"`(?:GET|POST) (/[^`]*)`", text):
+        assert address in paths
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.ServerError):
+            assert f"| {kind.exit_code} |" in text
+    for code, exit_code in re.findall(r"\| \d{3} \| `([a-z-]+)` \| (\d) \|", text):
+        kinds = {one.code: one for one in vars(errors).values() if hasattr(one, "exit_code")}
+        assert kinds[code].exit_code == int(exit_code)
 
 
 @pytest.mark.slow
