@@ -20,6 +20,7 @@ from ildsdk.serve import service
 from ildsdk.serve.client import Client
 from ildsdk.serve.problems import error_from_problem, problem_of
 from tests.serve_factory import Running, one_file, running_server
+from tests.test_serve_http import blocked_queries, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +197,22 @@ def test_busy_and_late_are_told_with_their_own_exit_codes(
             )
             assert found == code
             assert err == f"error ({error.code}): {error}\n"
+
+
+def test_the_client_has_a_time_limit_of_its_own(
+    serve_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with (
+        running_server(serve_world, tmp_path / "s", max_waiting=0) as running,
+        blocked_queries(monkeypatch),
+    ):
+        query = ("query", serve_world / "study", "--socket", running.listener.address)
+        code, out, err = run(*query, "--timeout", 0.2, capsys=capsys)
+        assert (code, out) == (6, "")
+        assert "0.2 s" in err
+        # The server notices and is free again.
+        wait_for(lambda: running.server.service.queue.n_admitted == 0)
 
 
 def test_errors_survive_the_way_through_a_problem() -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from openapi_spec_validator import validate
+from PIL import Image
 
 from ildsdk import errors
+from ildsdk.cli import cli
 from ildsdk.records import QueryResult
 from ildsdk.serve.answers import result_from_dict
 from ildsdk.serve.docs_page import docs_page
@@ -22,6 +26,7 @@ from ildsdk.serve.record_schema import type_schema
 from ildsdk.settings import QuerySettings
 from tests.result_factory import make_odd_result, make_result
 from tests.serve_factory import Running, running_server
+from tests.test_reports_chromium import CHROMIUM, FLAGS
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +118,41 @@ def test_the_page_needs_nothing_from_anywhere() -> None:
         for kind in vars(errors).values():
             if isinstance(kind, type) and issubclass(kind, errors.IldError):
                 assert f'id="{kind.code}"' in page
+
+
+def test_the_manual_names_what_there_is(repo: Path) -> None:
+    text = (repo / "docs" / "serve.md").read_text()
+    known = {option for name in ("serve", "query", "warmup")
+             for parameter in cli.commands[name].params for option in parameter.opts}  # fmt: skip
+    commands = re.findall(r"ildsdk (?:serve|query|warmup) [^`\n]*", text)
+    for words in [*commands, *re.findall(r"`(--[^`]*)`", text)]:
+        for option in re.findall(r"--[a-z-]+", words):
+            assert option in known, option
+    paths = openapi_document(takes_paths=True)["paths"]
+    for address in re.findall(r"`(?:GET|POST) (/[^`]*)`", text):
+        assert address in paths
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.ServerError):
+            assert f"| {kind.exit_code} |" in text
+    for code, exit_code in re.findall(r"\| \d{3} \| `([a-z-]+)` \| (\d) \|", text):
+        kinds = {one.code: one for one in vars(errors).values() if hasattr(one, "exit_code")}
+        assert kinds[code].exit_code == int(exit_code)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+def test_a_browser_shows_the_page_and_has_nothing_to_say(serve_world: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "docs.png"
+    with running_server(serve_world, None) as running:
+        done = subprocess.run(
+            [CHROMIUM or "", *FLAGS[:-1],
+             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+             f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}",
+             running.listener.address + "/docs"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "CONSOLE" not in done.stderr
+        assert running.metric('ildsdk_requests_total{method="GET",route="/docs",status="200"}') == 1
+        assert running.metric('ildsdk_requests_total{method="GET",route="other",status="404"}') == 0
+    pixels = np.asarray(Image.open(picture).convert("L"))
+    assert pixels.std() > 10  # not blank

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ildsdk import QuerySettings, Retriever
@@ -482,3 +483,29 @@ def test_connections_are_kept(served: Running, serve_world: Path) -> None:
             connection.request("GET", "/health/live")
             assert connection.getresponse().read()
         assert connection.sock is first
+
+
+@pytest.mark.slow
+def test_many_queries_leave_no_file_and_no_thread(
+    serve_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = psutil.Process()
+    file = one_file(serve_world)
+    data = file.read_bytes()
+    lines = {**DICOM, "Accept": "application/x-ndjson"}
+    with running_server(serve_world, tmp_path / "s") as running:
+
+        def ask_in_every_way(n_times: int) -> tuple[int, int]:
+            for _ in range(n_times):
+                assert running.ask_path(file)[0] == 200
+                assert running.ask("POST", "/v1/query", data, DICOM)[0] == 200
+                assert running.ask("POST", "/v1/query", data, lines)[0] == 200
+                assert running.ask("POST", "/v1/query", b"x", DICOM)[0] == 422
+                running.server.service.refresh_index(force=True)
+            wait_for(lambda: running.server.service.queue.n_admitted == 0)
+            return process.num_fds(), process.num_threads()
+
+        before = ask_in_every_way(20)
+        after = ask_in_every_way(100)
+        assert after[0] <= before[0] + 2
+        assert after[1] <= before[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -148,6 +147,8 @@ def _listen(socket_path: Path | None, port: int | None) -> Iterator[Listener]:
 
 
 def _start_log(*, quiet: bool) -> None:
+    import logging
+
     from ildsdk.serve.log import LOGGER, NoForeignText
 
     handler = logging.StreamHandler(sys.stderr)

@@ -26,7 +26,7 @@ _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "
+        b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; "
         b"base-uri 'none'; form-action 'none'",
     ),
     (b"referrer-policy", b"no-referrer"),
