@@ -11,6 +11,7 @@ import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ from ildsdk.settings import RuntimeSettings
 from ildsdk.stopping import Check, never_stop
 
 _UNIT_NORM_TOLERANCE = 1e-3
+# Opening the networks once more takes as long as it saves over about this many slices.
+_MANY_SLICES = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,13 @@ class EncodedSlice:
     input_box: SliceBox | None = None
 
 
+class _DeepFeatures(NamedTuple):
+    """Output of the backbone: float32 ``(1, 2048)``, and ``(1, c, h, w)`` where asked for."""
+
+    values: npt.NDArray[np.float32]
+    feature_map: npt.NDArray[np.float32] | None
+
+
 class Encoder:
     """Runs mask, radiomics, backbone and fusion of one bundle. Safe to share between threads.
 
@@ -99,6 +109,7 @@ class Encoder:
         self._lock = threading.Lock()
         self._scratches: collections.deque[RadiomicsScratch]
         self._scratches = collections.deque(maxlen=self.n_threads)
+        self._narrow: tuple[Session, Session] | None = None  # opened for the first long study
         self._check_contract()
 
     def _check_contract(self) -> None:
@@ -147,6 +158,25 @@ class Encoder:
                 self._explain = session
             return self._explain
 
+    def expect(self, n_slices: int) -> None:
+        """Say how many slices come, before they are encoded at once on all threads.
+
+        For many, networks of one thread each are opened, and kept: as many of them as there are
+        threads do more together than runs that share a pool of threads. Same embeddings.
+
+        Raises
+        ------
+        ModelError
+            They do not open.
+        """
+        if n_slices < _MANY_SLICES or self.n_threads == 1 or self.provider != "cpu":
+            return
+        on_cpu = dataclasses.replace(self.settings, provider="cpu")
+        with self._lock:
+            if self._narrow is None:
+                backbone = open_session(self.bundle.backbone, on_cpu, 1)
+                self._narrow = (backbone, open_session(self.bundle.fusion, on_cpu, 1))
+
     def encode(
         self,
         ct_slice: CtSlice,
@@ -184,19 +214,20 @@ class Encoder:
         )
         clock.lap("mask")
         check()
+        backbone, fusion = self._networks_for(n_at_once)
         if 2 * n_at_once <= self.n_threads:
             with ThreadPoolExecutor(1, thread_name_prefix="ildsdk-radiomics") as pool:
                 radiomics = pool.submit(self._features, ct_slice, lung)
-                deep_features, maps = self._deep_features(ct_slice, lung, clock, with_locations)
+                deep = self._deep_features(backbone, ct_slice, lung, clock, with_locations)
                 features, radiomics_ms = radiomics.result()
         else:
             features, radiomics_ms = self._features(ct_slice, lung)
             check()
             clock.restart()
-            deep_features, maps = self._deep_features(ct_slice, lung, clock, with_locations)
+            deep = self._deep_features(backbone, ct_slice, lung, clock, with_locations)
         check()
         clock.restart()
-        embedding, locations = self._fuse(deep_features, maps, features, clock)
+        embedding, locations = self._fuse(fusion, deep, features, clock)
         box = None
         if with_locations:
             box = input_box(lung.lung_mask, ct_slice.pixel_spacing_mm, self.bundle.method)
@@ -221,8 +252,14 @@ class Encoder:
         """
         size = self.bundle.method.input_size
         ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, 1, size, size)
-        deep_features, maps = self._run_backbone(ramp, self.bundle.explain is not None)
-        self._fuse(deep_features, maps, self.bundle.scaler.mean, _StageClock())
+        deep = self._run_backbone(self._backbone, ramp, self.bundle.explain is not None)
+        self._fuse(self._fusion, deep, self.bundle.scaler.mean, _StageClock())
+
+    def _networks_for(self, n_at_once: int) -> tuple[Session, Session]:
+        """Backbone and fusion for a slice among ``n_at_once``."""
+        if self._narrow is not None and n_at_once >= self.n_threads:
+            return self._narrow
+        return self._backbone, self._fusion
 
     def _features(self, ct_slice: CtSlice, lung: LungMask) -> tuple[npt.NDArray[np.float64], float]:
         """Radiomics features of a slice, and how long they took (ms)."""
@@ -242,38 +279,42 @@ class Encoder:
         return values, clock.laps_ms["radiomics"]
 
     def _deep_features(
-        self, ct_slice: CtSlice, lung: LungMask, clock: _StageClock, with_map: bool
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        self,
+        backbone: Session,
+        ct_slice: CtSlice,
+        lung: LungMask,
+        clock: _StageClock,
+        with_map: bool,
+    ) -> _DeepFeatures:
         image = model_input(
             ct_slice.pixels_hu, ct_slice.pixel_spacing_mm, lung.lung_mask, self.bundle.method
         )
         clock.lap("model_input")
-        found = self._run_backbone(image[np.newaxis], with_map)
+        found = self._run_backbone(backbone, image[np.newaxis], with_map)
         clock.lap("backbone")
         return found
 
     def _run_backbone(
-        self, images: npt.NDArray[np.float32], with_map: bool
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """Deep features ``(1, 2048)``, and the feature map ``(1, c, h, w)`` where asked for."""
+        self, backbone: Session, images: npt.NDArray[np.float32], with_map: bool
+    ) -> _DeepFeatures:
         if with_map:
             self._explain_session()  # or refuse before the network runs
         names = ["deep_features", "feature_map"] if with_map else ["deep_features"]
-        deep_features, *maps = self._backbone.run_all(names, {"image": images})
-        return deep_features, maps[0] if maps else None
+        values, *maps = backbone.run_all(names, {"image": images})
+        return _DeepFeatures(values, maps[0] if maps else None)
 
     def _fuse(
         self,
-        deep_features: npt.NDArray[np.float32],
-        feature_map: npt.NDArray[np.float32] | None,
+        fusion: Session,
+        deep: _DeepFeatures,
         features: npt.NDArray[np.float64],
         clock: _StageClock,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Embedding ``(d,)``, and location vectors where there is a feature map."""
         radiomics = self.bundle.scaler.transform(features)[np.newaxis]
-        embedding = self._fusion.run(
-            "embedding", {"deep_features": deep_features, "radiomics": radiomics}
-        )[0]
+        embedding = fusion.run("embedding", {"deep_features": deep.values, "radiomics": radiomics})[
+            0
+        ]
         clock.lap("fusion")
         norm = float(np.linalg.norm(embedding))
         if not abs(norm - 1) <= _UNIT_NORM_TOLERANCE:  # also true for NaN
@@ -282,9 +323,9 @@ class Encoder:
                 "damaged or the execution provider computes wrongly (see ildsdk doctor)"
             )
         locations = None
-        if feature_map is not None:
+        if deep.feature_map is not None:
             locations = _locations(
-                self._explain_session(), feature_map, radiomics, self.bundle.embedding_size
+                self._explain_session(), deep.feature_map, radiomics, self.bundle.embedding_size
             )
             clock.lap("explain")
         return np.ascontiguousarray(embedding / np.float32(norm)), locations
