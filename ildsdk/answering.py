@@ -139,6 +139,7 @@ class QueryRun:
         embeddings: list[npt.NDArray[np.float32]] = []
         skipped = list(study.skipped)
         yield from study.skipped
+        self._memory.encoder.expect(len(study.slices))
         outcomes = iter_slices(
             study,
             answer_slice,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +24,15 @@ from ildsdk.model_input import input_box, model_input
 from ildsdk.radiomics import RadiomicsExtractor
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.records import CtSlice, LungMask
-from ildsdk.runtime.networks import open_networks
+from ildsdk.runtime.networks import Networks, open_networks
 from ildsdk.runtime.session import Session
 from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import RuntimeSettings
 from ildsdk.stopping import Check, never_stop
 
 _UNIT_NORM_TOLERANCE = 1e-3
+# Opening the networks once more takes as long as it saves over about this many slices.
+_MANY_SLICES = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,8 @@ class Encoder:
         self._extractor = RadiomicsExtractor(engine=settings.radiomics_engine)
         self._scratches: collections.deque[RadiomicsScratch]
         self._scratches = collections.deque(maxlen=self.n_threads)
+        self._narrow: Networks | None = None  # opened for the first long study
+        self._lock = threading.Lock()
 
     def check_explain(self) -> None:
         """Load the graph of activation maps and check that it fits the other two.
@@ -114,6 +119,30 @@ class Encoder:
             It does not load, or does not fit.
         """
         self._networks.explain()
+
+    def expect(self, n_slices: int) -> None:
+        """Say how many slices come, before they are encoded at once on all threads.
+
+        For many, networks of one thread each are opened, and kept: as many of them as there are
+        threads do more together than runs that share a pool of threads. Same embeddings.
+
+        Raises
+        ------
+        ModelError
+            They do not open.
+        """
+        if n_slices < _MANY_SLICES or self.n_threads == 1 or self.provider != "cpu":
+            return
+        alike = dataclasses.replace(self.settings, provider="cpu", precision=self.precision)
+        with self._lock:
+            if self._narrow is None:
+                self._narrow = open_networks(self.bundle, alike, 1)
+
+    def _networks_for(self, n_at_once: int) -> Networks:
+        """Networks for a slice among ``n_at_once``."""
+        if self._narrow is not None and n_at_once >= self.n_threads:
+            return self._narrow
+        return self._networks
 
     def encode(
         self,
@@ -152,15 +181,20 @@ class Encoder:
         )
         clock.lap("mask")
         check()
+        networks = self._networks_for(n_at_once)
         if 2 * n_at_once <= self.n_threads:
             with ThreadPoolExecutor(1, thread_name_prefix="ildsdk-radiomics") as pool:
                 radiomics = pool.submit(self._features, ct_slice, lung)
-                found = self._embed(ct_slice, lung, radiomics.result, clock, with_locations, check)
+                found = self._embed(
+                    networks, ct_slice, lung, radiomics.result, clock, with_locations, check
+                )
         else:
             features = self._features(ct_slice, lung)
             check()
             clock.restart()
-            found = self._embed(ct_slice, lung, lambda: features, clock, with_locations, check)
+            found = self._embed(
+                networks, ct_slice, lung, lambda: features, clock, with_locations, check
+            )
         box = None
         if with_locations:
             box = input_box(lung.lung_mask, ct_slice.pixel_spacing_mm, self.bundle.method)
@@ -192,7 +226,10 @@ class Encoder:
         ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, 1, size, size)
         mean = (self.bundle.scaler.mean, 0.0)
         with_locations = self.bundle.explain is not None
-        return self._fused(ramp, lambda: mean, _StageClock(), with_locations, never_stop).embedding
+        found = self._fused(
+            self._networks, ramp, lambda: mean, _StageClock(), with_locations, never_stop
+        )
+        return found.embedding
 
     def _features(self, ct_slice: CtSlice, lung: LungMask) -> _Timed:
         """Radiomics features of a slice, and how long they took (ms)."""
@@ -213,6 +250,7 @@ class Encoder:
 
     def _embed(
         self,
+        networks: Networks,
         ct_slice: CtSlice,
         lung: LungMask,
         radiomics: Callable[[], _Timed],
@@ -224,10 +262,11 @@ class Encoder:
             ct_slice.pixels_hu, ct_slice.pixel_spacing_mm, lung.lung_mask, self.bundle.method
         )
         clock.lap("model_input")
-        return self._fused(image[np.newaxis], radiomics, clock, with_locations, check)
+        return self._fused(networks, image[np.newaxis], radiomics, clock, with_locations, check)
 
     def _fused(
         self,
+        networks: Networks,
         images: npt.NDArray[np.float32],
         radiomics: Callable[[], _Timed],
         clock: _StageClock,
@@ -235,7 +274,7 @@ class Encoder:
         check: Check,
     ) -> _Embedded:
         """Run the networks; ``radiomics`` is asked for its features when the backbone has run."""
-        explain = self._networks.explain() if with_locations else None
+        explain = networks.explain() if with_locations else None
         late: list[npt.NDArray[np.float64]] = []
 
         def standardized() -> npt.NDArray[np.float32]:
@@ -246,7 +285,7 @@ class Encoder:
             clock.restart()
             return self.bundle.scaler.transform(features)[np.newaxis]
 
-        (embedding,), *maps = self._networks.embed(
+        (embedding,), *maps = networks.embed(
             images, standardized, more=["feature_map"] if explain else []
         )
         clock.lap("fusion")

@@ -121,6 +121,7 @@ def iter_study(
         timings_ms = {"decode": decode_ms, **encoded.timings_ms}
         return dataclasses.replace(encoded, timings_ms=timings_ms)
 
+    encoder.expect(len(study.slices))
     yield from iter_slices(study, encode, n_threads=encoder.n_threads, stop=StopSignal())
 
 
@@ -151,6 +152,7 @@ def embed_study(
     slices = []
     for study in discovery.studies:
         skipped.extend(study.skipped)
+        encoder.expect(len(study.slices))
         for outcome in iter_slices(
             study, embed, n_threads=encoder.n_threads, stop=stop, counter=counter
         ):

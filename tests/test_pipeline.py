@@ -188,7 +188,11 @@ class TestEncoder:
         encoder = Encoder(bundle, RuntimeSettings(provider="cpu", n_threads=n_threads))
         alone = encoder.encode(ct_slice, with_locations=True)
         among = encoder.encode(ct_slice, with_locations=True, n_at_once=8)
+        encoder.expect(1000)
+        assert (encoder._narrow is not None) == (n_threads > 1)
+        among_many = encoder.encode(ct_slice, n_at_once=8)
         np.testing.assert_allclose(alone.embedding, among.embedding, atol=1e-6)
+        np.testing.assert_allclose(alone.embedding, among_many.embedding, atol=1e-6)
         np.testing.assert_array_equal(alone.features, among.features)
         assert alone.locations is not None
         assert among.locations is not None
@@ -218,6 +222,18 @@ class TestEncoder:
         assert where["radiomics"] != where["backbone"] == threading.current_thread().name
         encoder.encode(ct_slice, n_at_once=2)
         assert where["radiomics"] == where["backbone"] == threading.current_thread().name
+
+    def test_networks_of_one_thread_are_opened_for_many_slices_only(self, bundle: Bundle) -> None:
+        encoder = Encoder(bundle, RuntimeSettings(provider="cpu", n_threads=2))
+        encoder.expect(30)
+        assert encoder._narrow is None
+        assert encoder._networks_for(2) is encoder._networks
+        encoder.expect(300)
+        opened = encoder._narrow
+        encoder.expect(300)
+        assert encoder._narrow is opened
+        assert encoder._networks_for(1) is encoder._networks
+        assert encoder._networks_for(2) == opened
 
     @pytest.mark.parametrize("n_at_once", [1, 2])
     def test_refused_radiomics_come_out_typed(
