@@ -197,7 +197,8 @@ def test_an_encoder_on_device_sessions(bundle: Bundle, monkeypatch: pytest.Monke
         return np.concatenate([embedding, locations.ravel()]), list(clock.laps_ms)
 
     expected = embed(Encoder(bundle, RuntimeSettings(provider="cpu")))
-    monkeypatch.setattr(networks, "open_session", lambda model, *_, **__: on_cpu(model))
+    for opener in ("open_session", "open_optimized"):
+        monkeypatch.setattr(networks, opener, lambda model, *_, **__: on_cpu(model))
     encoder = Encoder(bundle, RuntimeSettings(provider="cpu"))
     assert encoder._networks._chain is not None
     found = embed(encoder)
