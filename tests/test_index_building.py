@@ -44,6 +44,20 @@ def test_build_from_a_memory_map(tmp_path: Path) -> None:
         assert index.embeddings().tobytes() == mapped.tobytes()
 
 
+def test_the_files_do_not_depend_on_how_the_vectors_lie_in_memory(tmp_path: Path) -> None:
+    """Codes are made of the vectors handed in where they lie together, else of the file."""
+    embeddings, items = unit_embeddings(0, 3000, 24), make_items(0, 3000)
+    layouts = {"together": embeddings, "apart": np.asfortranarray(embeddings)}
+    written = {}
+    for name, matrix in layouts.items():
+        with build_from_arrays(tmp_path / name, matrix, items, **FACTS, salt=bytes(32)) as index:
+            (entry,) = index._snapshot.manifest.segments
+            assert entry.codes is not None
+            written[name] = (entry.codes.sha256, entry.arrays.sha256)
+            assert index.verify() == []
+    assert written["together"] == written["apart"]
+
+
 def test_build_from_nothing_is_an_empty_index(tmp_path: Path) -> None:
     with build_from_arrays(tmp_path / "index", unit_embeddings(0, 0), [], **FACTS) as index:
         assert len(index) == 0

@@ -132,14 +132,36 @@ def test_near_ties_that_only_the_rounding_of_the_query_parts(scale: float) -> No
 
 
 def test_ties_whose_estimates_differ_by_rounding() -> None:
-    """All rows score alike and are held exactly by codes of different scales."""
+    """All rows score alike and are held exactly by codes of different scales.
+
+    The query is held exactly too (32767 is the largest code): nothing but slack makes room.
+    """
     generator = np.random.default_rng(2)
     for value in (0.37, 0.011, 1.7):
         first = np.full(120, value, np.float32)
         second = (127 * value / np.arange(1, 121)).astype(np.float32)
         rows = np.stack([first, second], axis=1)[generator.permutation(120)]
         for n in (1, 10):
-            check(np.ascontiguousarray(rows), np.array([[1, 0], [0.5, 0]], np.float32), n)
+            queries = np.array([[32767 / 32768, 0], [1, 0], [0.5, 0]], np.float32)
+            check(np.ascontiguousarray(rows), queries, n)
+
+
+def test_the_longest_row_nearly_along_the_query() -> None:
+    """Turned toward what its code leaves out: its doubt is small, but not nothing."""
+    generator = np.random.default_rng(5)
+    for x in uniform(generator, 20, 8):
+        wide = x.astype(np.float64)
+        raw = float(np.abs(x).max() / np.float32(127))
+        rest = wide - np.rint(wide / raw) * raw
+        rest -= wide * float(rest @ wide) / float(wide @ wide)
+        query = np.cos(0.04) * wide / np.linalg.norm(wide) + np.sin(0.04) * (
+            rest / np.linalg.norm(rest)
+        )
+        known = np.rint(127 * query / np.abs(query).max())  # held exactly by its code
+        known *= (float(wide @ query) - 1e-6) / float(known @ query)
+        fillers = -0.5 * np.abs(uniform(generator, 40, 8)) * np.sign(query)
+        parts = [np.concatenate([one[np.newaxis], fillers]) for one in (known, wide)]
+        check_in_parts(parts, np.array([query], np.float32))
 
 
 def tree_in_given_order(
