@@ -1,6 +1,7 @@
-"""From slices to embeddings, streaming.
+"""From one slice to its embedding: mask, radiomics, model input, networks.
 
-Mask and radiomics of the next slices run while the network works on this one.
+Alone, a slice has all threads: radiomics runs while the backbone works. Among many, each slice has
+one thread through all stages, which keeps every core busy (docs/pipeline.md).
 """
 
 from __future__ import annotations
@@ -9,27 +10,28 @@ import collections
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.bundle import Bundle
-from ildsdk.errors import ConfigError, ModelError, SliceUnusableError
+from ildsdk.errors import ConfigError, ModelError
 from ildsdk.explain import SliceBox
 from ildsdk.lung import segment_lung
 from ildsdk.model_input import input_box, model_input
 from ildsdk.radiomics import RadiomicsExtractor
+from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.records import CtSlice, LungMask
 from ildsdk.runtime.session import Session, open_session
 from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import RuntimeSettings
+from ildsdk.stopping import Check, never_stop
 
 _UNIT_NORM_TOLERANCE = 1e-3
-
-SourceT = TypeVar("SourceT")
+# Opening the networks once more takes as long as it saves over about this many slices.
+_MANY_SLICES = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +41,17 @@ class EncodedSlice:
     Attributes
     ----------
     ct_slice : CtSlice
-    lung : LungMask
+    lung_area_mm2 : float
+        Area of lung parenchyma.
+    lung : LungMask or None
+        None where the slice was recognized (:mod:`ildsdk.slice_memory`) and no mask asked for.
     features : ndarray
         float64 ``(102,)`` radiomics features in the order of ``ildsdk.radiomics.FEATURE_NAMES``.
     embedding : ndarray
         float32 ``(d,)``, unit norm.
     timings_ms : dict
-        decode, mask, radiomics, model_input, backbone, fusion; explain where that was asked for.
+        Milliseconds of mask, radiomics, model_input, backbone, fusion; explain where that was
+        asked for. Radiomics and the stages after it may have run side by side.
     locations : ndarray or None
         float32 ``(h, w, d)``, location vectors for activation maps (:mod:`ildsdk.explain`); None
         where they were not asked for.
@@ -54,7 +60,8 @@ class EncodedSlice:
     """
 
     ct_slice: CtSlice
-    lung: LungMask
+    lung_area_mm2: float
+    lung: LungMask | None
     features: npt.NDArray[np.float64]
     embedding: npt.NDArray[np.float32]
     timings_ms: dict[str, float]
@@ -62,13 +69,11 @@ class EncodedSlice:
     input_box: SliceBox | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _PreparedSlice:
-    ct_slice: CtSlice
-    lung: LungMask
-    features: npt.NDArray[np.float64]
-    image: npt.NDArray[np.float32]
-    timings_ms: dict[str, float]
+class _DeepFeatures(NamedTuple):
+    """Output of the backbone: float32 ``(1, 2048)``, and ``(1, c, h, w)`` where asked for."""
+
+    values: npt.NDArray[np.float32]
+    feature_map: npt.NDArray[np.float32] | None
 
 
 class Encoder:
@@ -102,6 +107,9 @@ class Encoder:
         self._extractor = RadiomicsExtractor(engine=settings.radiomics_engine)
         self._explain: Session | None = None  # opened when first asked for
         self._lock = threading.Lock()
+        self._scratches: collections.deque[RadiomicsScratch]
+        self._scratches = collections.deque(maxlen=self.n_threads)
+        self._narrow: tuple[Session, Session] | None = None  # opened for the first long study
         self._check_contract()
 
     def _check_contract(self) -> None:
@@ -150,13 +158,44 @@ class Encoder:
                 self._explain = session
             return self._explain
 
-    def encode(self, ct_slice: CtSlice, *, with_locations: bool = False) -> EncodedSlice:
+    def expect(self, n_slices: int) -> None:
+        """Say how many slices come, before they are encoded at once on all threads.
+
+        For many, networks of one thread each are opened, and kept: as many of them as there are
+        threads do more together than runs that share a pool of threads. Same embeddings.
+
+        Raises
+        ------
+        ModelError
+            They do not open.
+        """
+        if n_slices < _MANY_SLICES or self.n_threads == 1 or self.provider != "cpu":
+            return
+        on_cpu = dataclasses.replace(self.settings, provider="cpu")
+        with self._lock:
+            if self._narrow is None:
+                backbone = open_session(self.bundle.backbone, on_cpu, 1)
+                self._narrow = (backbone, open_session(self.bundle.fusion, on_cpu, 1))
+
+    def encode(
+        self,
+        ct_slice: CtSlice,
+        *,
+        with_locations: bool = False,
+        n_at_once: int = 1,
+        check: Check = never_stop,
+    ) -> EncodedSlice:
         """Embed one slice.
 
         Parameters
         ----------
         with_locations : bool
             Also compute its location vectors, for activation maps; the network runs once.
+        n_at_once : int
+            Slices that the caller has encoded at the same time, this one counted: how many share
+            the threads.
+        check : callable
+            Called between stages; what it raises ends the work.
 
         Raises
         ------
@@ -167,7 +206,41 @@ class Encoder:
         ConfigError
             Location vectors are asked for and the bundle has no graph of activation maps.
         """
-        return self._run_network(self._prepare(lambda: ct_slice), with_locations)
+        clock = _StageClock()
+        lung = segment_lung(
+            ct_slice.pixels_hu,
+            ct_slice.pixel_spacing_mm,
+            min_area_mm2=self.bundle.method.min_lung_area_mm2,
+        )
+        clock.lap("mask")
+        check()
+        backbone, fusion = self._networks_for(n_at_once)
+        if 2 * n_at_once <= self.n_threads:
+            with ThreadPoolExecutor(1, thread_name_prefix="ildsdk-radiomics") as pool:
+                radiomics = pool.submit(self._features, ct_slice, lung)
+                deep = self._deep_features(backbone, ct_slice, lung, clock, with_locations)
+                features, radiomics_ms = radiomics.result()
+        else:
+            features, radiomics_ms = self._features(ct_slice, lung)
+            check()
+            clock.restart()
+            deep = self._deep_features(backbone, ct_slice, lung, clock, with_locations)
+        check()
+        clock.restart()
+        embedding, locations = self._fuse(fusion, deep, features, clock)
+        box = None
+        if with_locations:
+            box = input_box(lung.lung_mask, ct_slice.pixel_spacing_mm, self.bundle.method)
+        return EncodedSlice(
+            ct_slice=ct_slice,
+            lung_area_mm2=lung.area_mm2,
+            lung=lung,
+            features=features,
+            embedding=embedding,
+            timings_ms={**clock.laps_ms, "radiomics": radiomics_ms},
+            locations=locations,
+            input_box=box,
+        )
 
     def self_test(self) -> None:
         """Run all networks once on a made-up input.
@@ -178,122 +251,70 @@ class Encoder:
             A network fails on this provider or does not give a unit vector.
         """
         size = self.bundle.method.input_size
-        ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, size, size)
-        self._embed(ramp, self.bundle.scaler.mean, _StageClock(), self.bundle.explain is not None)
+        ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, 1, size, size)
+        deep = self._run_backbone(self._backbone, ramp, self.bundle.explain is not None)
+        self._fuse(self._fusion, deep, self.bundle.scaler.mean, _StageClock())
 
-    def iter_encode(
-        self,
-        sources: Iterable[SourceT],
-        read: Callable[[SourceT], CtSlice],
-        *,
-        with_locations: bool = False,
-    ) -> Iterator[tuple[SourceT, EncodedSlice | SliceUnusableError]]:
-        """Embed many slices in order; unusable ones come out as their error.
+    def _networks_for(self, n_at_once: int) -> tuple[Session, Session]:
+        """Backbone and fusion for a slice among ``n_at_once``."""
+        if self._narrow is not None and n_at_once >= self.n_threads:
+            return self._narrow
+        return self._backbone, self._fusion
 
-        Parameters
-        ----------
-        sources : iterable
-            What ``read`` turns into a slice. Read a few ahead of the network, no more:
-            memory does not grow with the study.
-        read : callable
-            Decodes one slice; what it raises other than SliceUnusableError ends the stream.
-        with_locations : bool
-            As in :meth:`encode`.
-
-        Yields
-        ------
-        (source, EncodedSlice or SliceUnusableError)
-        """
-        if self.n_threads == 1:
-            for source in sources:
-                yield source, self._outcome(self._guarded(read, source), with_locations)
-            return
-        pending: collections.deque[tuple[SourceT, Future[_PreparedSlice | SliceUnusableError]]]
-        pending = collections.deque()
-        with ThreadPoolExecutor(self.n_threads - 1, thread_name_prefix="ildsdk-prepare") as pool:
-            try:
-                for source in sources:
-                    pending.append((source, pool.submit(self._guarded, read, source)))
-                    if len(pending) >= self.n_threads:
-                        done_source, future = pending.popleft()
-                        yield done_source, self._outcome(future.result(), with_locations)
-                while pending:
-                    done_source, future = pending.popleft()
-                    yield done_source, self._outcome(future.result(), with_locations)
-            finally:  # also when the consumer stops early
-                for _, future in pending:
-                    future.cancel()
-
-    def _guarded(
-        self, read: Callable[[SourceT], CtSlice], source: SourceT
-    ) -> _PreparedSlice | SliceUnusableError:
-        try:
-            return self._prepare(lambda: read(source))
-        except SliceUnusableError as error:
-            return error
-
-    def _outcome(
-        self, prepared: _PreparedSlice | SliceUnusableError, with_locations: bool
-    ) -> EncodedSlice | SliceUnusableError:
-        if isinstance(prepared, SliceUnusableError):
-            return prepared
-        return self._run_network(prepared, with_locations)
-
-    def _prepare(self, load: Callable[[], CtSlice]) -> _PreparedSlice:
+    def _features(self, ct_slice: CtSlice, lung: LungMask) -> tuple[npt.NDArray[np.float64], float]:
+        """Radiomics features of a slice, and how long they took (ms)."""
         clock = _StageClock()
-        ct_slice = load()
-        clock.lap("decode")
-        lung = segment_lung(
-            ct_slice.pixels_hu,
-            ct_slice.pixel_spacing_mm,
-            min_area_mm2=self.bundle.method.min_lung_area_mm2,
-        )
-        clock.lap("mask")
-        features = self._extractor.extract(
-            ct_slice.pixels_hu, lung.lung_mask, ct_slice.pixel_spacing_mm
-        ).values
+        try:
+            scratch = self._scratches.pop()
+        except IndexError:
+            scratch = RadiomicsScratch()
+        try:
+            values = self._extractor.extract(
+                ct_slice.pixels_hu, lung.lung_mask, ct_slice.pixel_spacing_mm, scratch=scratch
+            ).values
+        finally:
+            # For the next slice, on whatever thread it comes: the pages are there already.
+            self._scratches.append(scratch)
         clock.lap("radiomics")
+        return values, clock.laps_ms["radiomics"]
+
+    def _deep_features(
+        self,
+        backbone: Session,
+        ct_slice: CtSlice,
+        lung: LungMask,
+        clock: _StageClock,
+        with_map: bool,
+    ) -> _DeepFeatures:
         image = model_input(
             ct_slice.pixels_hu, ct_slice.pixel_spacing_mm, lung.lung_mask, self.bundle.method
         )
         clock.lap("model_input")
-        return _PreparedSlice(
-            ct_slice=ct_slice, lung=lung, features=features, image=image, timings_ms=clock.laps_ms
-        )
+        found = self._run_backbone(backbone, image[np.newaxis], with_map)
+        clock.lap("backbone")
+        return found
 
-    def _run_network(self, prepared: _PreparedSlice, with_locations: bool) -> EncodedSlice:
-        clock = _StageClock()
-        embedding, locations = self._embed(prepared.image, prepared.features, clock, with_locations)
-        box = None
-        if with_locations:
-            box = input_box(
-                prepared.lung.lung_mask, prepared.ct_slice.pixel_spacing_mm, self.bundle.method
-            )
-        return EncodedSlice(
-            ct_slice=prepared.ct_slice,
-            lung=prepared.lung,
-            features=prepared.features,
-            embedding=embedding,
-            timings_ms={**prepared.timings_ms, **clock.laps_ms},
-            locations=locations,
-            input_box=box,
-        )
+    def _run_backbone(
+        self, backbone: Session, images: npt.NDArray[np.float32], with_map: bool
+    ) -> _DeepFeatures:
+        if with_map:
+            self._explain_session()  # or refuse before the network runs
+        names = ["deep_features", "feature_map"] if with_map else ["deep_features"]
+        values, *maps = backbone.run_all(names, {"image": images})
+        return _DeepFeatures(values, maps[0] if maps else None)
 
-    def _embed(
+    def _fuse(
         self,
-        image: npt.NDArray[np.float32],
+        fusion: Session,
+        deep: _DeepFeatures,
         features: npt.NDArray[np.float64],
         clock: _StageClock,
-        with_locations: bool,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        explain = self._explain_session() if with_locations else None
-        names = ["deep_features", "feature_map"] if explain else ["deep_features"]
-        deep_features, *maps = self._backbone.run_all(names, {"image": image[np.newaxis]})
-        clock.lap("backbone")
+        """Embedding ``(d,)``, and location vectors where there is a feature map."""
         radiomics = self.bundle.scaler.transform(features)[np.newaxis]
-        embedding = self._fusion.run(
-            "embedding", {"deep_features": deep_features, "radiomics": radiomics}
-        )[0]
+        embedding = fusion.run("embedding", {"deep_features": deep.values, "radiomics": radiomics})[
+            0
+        ]
         clock.lap("fusion")
         norm = float(np.linalg.norm(embedding))
         if not abs(norm - 1) <= _UNIT_NORM_TOLERANCE:  # also true for NaN
@@ -302,8 +323,10 @@ class Encoder:
                 "damaged or the execution provider computes wrongly (see ildsdk doctor)"
             )
         locations = None
-        if explain is not None:
-            locations = _locations(explain, maps[0], radiomics, self.bundle.embedding_size)
+        if deep.feature_map is not None:
+            locations = _locations(
+                self._explain_session(), deep.feature_map, radiomics, self.bundle.embedding_size
+            )
             clock.lap("explain")
         return np.ascontiguousarray(embedding / np.float32(norm)), locations
 
@@ -313,6 +336,10 @@ class _StageClock:
 
     def __init__(self) -> None:
         self.laps_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def restart(self) -> None:
+        """Leave the time since the last lap out."""
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:

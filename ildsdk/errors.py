@@ -7,7 +7,10 @@
     │   ├── SliceUnusableError             one slice the method cannot answer
     │   └── NoUsableSliceError             no slice of the study can be answered
     ├── ModelError                      4  bundle, model contract or execution provider
-    └── IndexFileError                  5  index format, version, damage or mismatch
+    ├── IndexFileError                  5  index format, version, damage or mismatch
+    └── QueryStoppedError               6  the caller had the work end before it was done
+        ├── QueryCancelledError            the caller's cancel token was set
+        └── QueryTimeoutError              the caller's time limit was reached
 
 A message says what was found, what was expected, where, and what to do. It
 never holds a patient's name, id, birth date or a full path.
@@ -111,3 +114,22 @@ class IndexFileError(IldError):
 
     code = "index"
     exit_code = 5
+
+
+class QueryStoppedError(IldError):
+    """The caller had the work end before it was done; nothing of it goes on."""
+
+    code = "stopped"
+    exit_code = 6
+
+
+class QueryCancelledError(QueryStoppedError):
+    """The cancel token that the caller handed in was set."""
+
+    code = "cancelled"
+
+
+class QueryTimeoutError(QueryStoppedError):
+    """The time limit that the caller handed in was reached."""
+
+    code = "timeout"

@@ -1,8 +1,9 @@
-"""The thin front: wires study intake, encoder, index and answers, and times them."""
+"""The thin front: wires study intake, encoder, index and answers."""
 
 from __future__ import annotations
 
-import time
+import dataclasses
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,35 +13,45 @@ import numpy.typing as npt
 
 from ildsdk import defaults
 from ildsdk._version import __version__
-from ildsdk.answers import find_neighbors, is_no_similar_case, label_statistics, ranked_cases
+from ildsdk.answering import QueryItem, QueryRun
+from ildsdk.answers import find_neighbors
 from ildsdk.array_input import slice_from_array
 from ildsdk.bundle import Bundle
-from ildsdk.dicom import Study, discover
-from ildsdk.encoder import EncodedSlice, Encoder
-from ildsdk.errors import NoUsableSliceError
-from ildsdk.explain import PairMaps
+from ildsdk.encoder import Encoder
 from ildsdk.index import Index
 from ildsdk.notice import notice
-from ildsdk.pair_maps import pair_maps
+from ildsdk.per_process import PerProcess
 from ildsdk.records import (
     EmbedResult,
     Neighbor,
     Provenance,
     QueryResult,
     SkippedItem,
-    SliceAnswer,
-    SlicePictures,
     StudyAnswer,
 )
 from ildsdk.settings import Provider, QuerySettings, RadiomicsEngine, RuntimeSettings
-from ildsdk.study_encoding import Progress, SliceCounter, embed_study, iter_study
+from ildsdk.slice_memory import DEFAULT_MAX_SLICES, SliceMemory
+from ildsdk.stopping import Cancel, StopSignal
+from ildsdk.study_encoding import Progress, embed_study
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Opened:
+    index: Index
+    memory: SliceMemory
+
+
+def _reopened(parent: _Opened) -> _Opened:
+    encoder = Encoder(parent.memory.encoder.bundle, parent.memory.encoder.settings)
+    return _Opened(parent.index.reopened(), SliceMemory(encoder, parent.memory.max_slices))
 
 
 class Retriever:
     """Finds the most similar slices and cases of an index for a chest CT.
 
-    Open with :meth:`open`; use as a context manager or :meth:`close`. Holds nothing that
-    changes after opening, so one retriever serves many threads.
+    Open with :meth:`open`; use as a context manager or :meth:`close`. One retriever serves many
+    threads; answers do not depend on what it was asked before. In a forked child it opens networks
+    and index anew when first asked (docs/pipeline.md#fork).
 
     Examples
     --------
@@ -49,10 +60,26 @@ class Retriever:
     ...     print(result.studies[0].cases[0].label)
     """
 
-    def __init__(self, bundle: Bundle, index: Index, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        index: Index,
+        encoder: Encoder,
+        remembered_slices: int = DEFAULT_MAX_SLICES,
+    ) -> None:
         self.bundle = bundle
-        self.index = index
-        self._encoder = encoder
+        self._opened = PerProcess(
+            _Opened(index, SliceMemory(encoder, remembered_slices)), _reopened
+        )
+
+    @property
+    def index(self) -> Index:
+        """The open index."""
+        return self._opened.get().index
+
+    @property
+    def _encoder(self) -> Encoder:
+        return self._opened.get().memory.encoder
 
     @classmethod
     def open(
@@ -64,6 +91,7 @@ class Retriever:
         n_threads: int | None = None,
         device_id: int = 0,
         radiomics_engine: RadiomicsEngine = "fast",
+        remembered_slices: int = DEFAULT_MAX_SLICES,
     ) -> Retriever:
         """Open a bundle and an index that was built with it.
 
@@ -74,6 +102,9 @@ class Retriever:
             the software with, never for a real question.
         provider, n_threads, device_id, radiomics_engine
             See :class:`ildsdk.settings.RuntimeSettings`.
+        remembered_slices : int
+            How many slices to remember, about 2 KB each: one that comes again, in this study or
+            another, is recognized by its pixels and spacing and not computed anew. 0: none.
 
         Raises
         ------
@@ -96,7 +127,9 @@ class Retriever:
             expected_bundle_hash=opened_bundle.bundle_hash,
         )
         try:
-            return cls(opened_bundle, opened_index, Encoder(opened_bundle, settings))
+            return cls(
+                opened_bundle, opened_index, Encoder(opened_bundle, settings), remembered_slices
+            )
         except BaseException:
             opened_index.close()
             raise
@@ -114,6 +147,8 @@ class Retriever:
         with_pictures: bool = False,
         with_maps: bool = False,
         progress: Progress | None = None,
+        cancel: Cancel | None = None,
+        timeout_s: float | None = None,
     ) -> QueryResult:
         """Answer every study found under a path.
 
@@ -130,6 +165,10 @@ class Retriever:
             similarity comes from (``SliceAnswer.maps``). The answer is the same.
         progress : callable or None
             Called with (slices done, slices in all).
+        cancel : threading.Event, or callable that returns a bool, or None
+            Ends the query once it is set (or returns True).
+        timeout_s : float or None
+            Ends the query after so many seconds of wall clock.
 
         Returns
         -------
@@ -143,34 +182,105 @@ class Retriever:
             Nothing under the path could be answered; the reasons are in the error.
         ConfigError
             Maps are asked for and the bundle has none.
+        QueryCancelledError, QueryTimeoutError
+            The caller ended it; :meth:`iter_query` gives what was answered until then.
         InputError, ModelError, IndexFileError
             See :mod:`ildsdk.errors`.
         """
         settings = settings or QuerySettings()
-        if with_maps:
-            self._encoder.check_explain()
-        started = time.perf_counter()
-        discovery = discover(study, series_uid=settings.series_uid, every_mm=settings.every_mm)
-        discovered = time.perf_counter()
-        answers: list[StudyAnswer] = []
-        skipped = list(discovery.skipped)
-        counter = SliceCounter(discovery, progress)
-        for found in discovery.studies:
-            answer = self._answer_study(found, settings, with_pictures, with_maps, counter)
-            if answer.slices:
-                answers.append(answer)
-            else:
-                skipped.extend(answer.skipped)
-        if not answers:
-            raise NoUsableSliceError(tuple(skipped))
+        run = self._run(
+            study,
+            settings,
+            with_pictures=with_pictures,
+            with_maps=with_maps,
+            progress=progress,
+            stop=StopSignal(cancel, timeout_s),
+        )
+        answers = tuple(item for item in run.items() if isinstance(item, StudyAnswer))
         return QueryResult(
             provenance=self._provenance(settings),
-            studies=tuple(answers),
-            skipped=tuple(skipped),
-            timings_ms={
-                "discover": round((discovered - started) * 1e3, 3),
-                "total": round((time.perf_counter() - started) * 1e3, 3),
-            },
+            studies=answers,
+            skipped=tuple(run.skipped),
+            timings_ms=run.timings_ms,
+        )
+
+    def iter_query(
+        self,
+        study: str | Path,
+        settings: QuerySettings | None = None,
+        *,
+        with_pictures: bool = False,
+        with_maps: bool = False,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+        timeout_s: float | None = None,
+    ) -> Generator[QueryItem, None, None]:
+        """Answer every study found under a path, slice by slice.
+
+        Parameters are those of :meth:`query`; ``timeout_s`` counts from this call, and the time
+        that the caller takes between two items counts too.
+
+        Yields
+        ------
+        SkippedItem
+            First the files that belong to no study; then, study by study, those of the study
+            that are not answered; and any slice that turns out unusable, at its place.
+        SliceAnswer
+            By ascending position in the study, each as soon as it and all before it are known:
+            the first ones while later slices have not been read.
+        StudyAnswer
+            After the slices of a study, where at least one was answered: the same slices and
+            skipped items, with case ranking and class statistics.
+
+        Raises
+        ------
+        NoUsableSliceError
+            At the end, where nothing was answered.
+        ConfigError
+            At once: maps are asked for and the bundle has none, or ``timeout_s`` is no time.
+        QueryCancelledError, QueryTimeoutError
+            The caller ended it.
+        InputError, ModelError, IndexFileError
+            See :mod:`ildsdk.errors`.
+
+        Notes
+        -----
+        However it ends (exhausted, by an error, closed with ``close()``, or dropped), no
+        thread and no file of the query is left. Ending it waits for the stages in hand, one on each
+        thread.
+        """
+        run = self._run(
+            study,
+            settings or QuerySettings(),
+            with_pictures=with_pictures,
+            with_maps=with_maps,
+            progress=progress,
+            stop=StopSignal(cancel, timeout_s),
+        )
+        return run.items()
+
+    def _run(
+        self,
+        study: str | Path,
+        settings: QuerySettings,
+        *,
+        with_pictures: bool,
+        with_maps: bool,
+        progress: Progress | None,
+        stop: StopSignal,
+    ) -> QueryRun:
+        opened = self._opened.get()
+        if with_maps:
+            opened.memory.encoder.check_explain()
+        return QueryRun(
+            opened.index,
+            opened.memory,
+            study,
+            settings,
+            with_pictures=with_pictures,
+            with_maps=with_maps,
+            progress=progress,
+            stop=stop,
         )
 
     def empty_result(
@@ -201,7 +311,8 @@ class Retriever:
         NoUsableSliceError
             Nothing under the path could be embedded.
         """
-        return embed_study(study, self._encoder, settings or QuerySettings(), progress)
+        memory = self._opened.get().memory
+        return embed_study(study, memory, settings or QuerySettings(), progress)
 
     def embed_slice(
         self,
@@ -262,86 +373,6 @@ class Retriever:
     ) -> None:
         self.close()
 
-    def _answer_study(
-        self,
-        study: Study,
-        settings: QuerySettings,
-        with_pictures: bool,
-        with_maps: bool,
-        counter: SliceCounter,
-    ) -> StudyAnswer:
-        excluded = None
-        if settings.exclude_same_patient:
-            excluded = self.index.rows_of_patient(study.patient_hash, study.study_instance_uid)
-        slices: list[SliceAnswer] = []
-        embeddings: list[npt.NDArray[np.float32]] = []
-        skipped = list(study.skipped)
-        for outcome in iter_study(self._encoder, study, counter, with_locations=with_maps):
-            if isinstance(outcome, SkippedItem):
-                skipped.append(outcome)
-                continue
-            started = time.perf_counter()
-            neighbors = find_neighbors(self.index, outcome.embedding, settings, excluded)
-            timings_ms = {**outcome.timings_ms, "search": _ms_since(started)}
-            no_similar_case = is_no_similar_case(neighbors, self.index.no_match_threshold)
-            maps: tuple[PairMaps, ...] = ()
-            if with_maps:
-                started = time.perf_counter()
-                maps = self._maps(outcome, neighbors)
-                timings_ms["maps"] = _ms_since(started)
-            embeddings.append(outcome.embedding)
-            slices.append(
-                SliceAnswer(
-                    source=outcome.ct_slice.source,
-                    sop_instance_uid=outcome.ct_slice.sop_instance_uid,
-                    frame=outcome.ct_slice.frame,
-                    position_mm=outcome.ct_slice.position_mm,
-                    lung_area_mm2=round(outcome.lung.area_mm2, 1),
-                    neighbors=neighbors,
-                    no_similar_case=no_similar_case,
-                    timings_ms=timings_ms,
-                    pictures=self._pictures(outcome) if with_pictures else None,
-                    maps=maps,
-                )
-            )
-        cases = ranked_cases(
-            self.index,
-            embeddings,
-            [answer.neighbors for answer in slices],
-            settings.top_n,
-            excluded,
-        )
-        no_similar_case = all(answer.no_similar_case for answer in slices)
-        return StudyAnswer(
-            study_instance_uid=study.study_instance_uid,
-            series=study.series,
-            slices=tuple(slices),
-            cases=cases,
-            labels=label_statistics(
-                [answer.neighbors for answer in slices], self.index.prevalence(excluded)
-            ),
-            no_similar_case=no_similar_case,
-            suggested_label=None if no_similar_case or not cases else cases[0].label,
-            n_excluded_items=0 if excluded is None else int(excluded.sum()),
-            skipped=tuple(skipped),
-        )
-
-    def _maps(self, encoded: EncodedSlice, neighbors: tuple[Neighbor, ...]) -> tuple[PairMaps, ...]:
-        sha256 = self.bundle.explain_sha256
-        assert sha256 is not None  # or check_explain refused
-        return pair_maps(encoded, neighbors, self.index, sha256)
-
-    def _pictures(self, encoded: EncodedSlice) -> SlicePictures:
-        from ildsdk.reports.thumbnail import render_slice_pictures
-
-        return render_slice_pictures(
-            encoded.ct_slice.pixels_hu,
-            encoded.lung.lung_mask,
-            encoded.ct_slice.pixel_spacing_mm,
-            self.bundle.method.window_center_hu,
-            self.bundle.method.window_width_hu,
-        )
-
     def _provenance(self, settings: QuerySettings) -> Provenance:
         info = self.index.info()
         return Provenance(
@@ -366,7 +397,3 @@ class Retriever:
                 model_is_synthetic=self.bundle.is_synthetic, cases_are_synthetic=info.is_synthetic
             ),
         )
-
-
-def _ms_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1e3, 3)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from ildsdk.dicom import Discovery, SliceHeader, Study, discover, read_slice
 from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import InputError, NoUsableSliceError, SliceUnusableError
 from ildsdk.notice import notice
+from ildsdk.ordered_work import ordered_work
 from ildsdk.records import CtSlice, EmbeddedSlice, EmbedResult, SkippedItem
 from ildsdk.settings import QuerySettings
+from ildsdk.slice_memory import SliceMemory
+from ildsdk.stopping import Check, StopSignal
 
+ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 Progress = Callable[[int, int], None]
 
 
@@ -19,23 +27,77 @@ class SliceCounter:
     """Counts slices over all studies of a discovery and tells a callback (done, total)."""
 
     def __init__(self, discovery: Discovery, progress: Progress | None) -> None:
-        self._total = sum(len(study.slices) for study in discovery.studies)
-        self._done = 0
+        self.total = sum(len(study.slices) for study in discovery.studies)
+        self.done = 0
         self._progress = progress
 
     def advance(self) -> None:
         """One more slice is done."""
-        self._done += 1
+        self.done += 1
         if self._progress is not None:
-            self._progress(self._done, self._total)
+            self._progress(self.done, self.total)
+
+
+class SliceWork(Protocol[ResultT_co]):
+    """What is done with one decoded slice, on a thread of the stream."""
+
+    def __call__(
+        self, ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: Check
+    ) -> ResultT_co:
+        """Give the slice's result, or raise SliceUnusableError."""
+        ...
+
+
+def iter_slices(
+    study: Study,
+    work: SliceWork[ResultT],
+    *,
+    n_threads: int,
+    stop: StopSignal,
+    counter: SliceCounter | None = None,
+) -> Generator[ResultT | SkippedItem, None, None]:
+    """Decode the slices of one study and do ``work`` on each, many at once, results in order.
+
+    Parameters
+    ----------
+    n_threads : int
+        Slices worked on at once. Twice as many are under way or wait to be taken, so memory does
+        not grow with the study.
+    stop : StopSignal
+        Ends the stream.
+
+    Yields
+    ------
+    What ``work`` returns, or SkippedItem
+        One per slice of ``study.slices``; a damaged file skips its slice, not the study.
+    """
+    n_at_once = min(n_threads, len(study.slices))
+
+    def decode_and_work(header: SliceHeader, check: Check) -> ResultT | SkippedItem:
+        started = time.perf_counter()
+        try:
+            ct_slice = _read_or_unusable(header)
+            decode_ms = round((time.perf_counter() - started) * 1e3, 3)
+            check()
+            return work(ct_slice, decode_ms, n_at_once=n_at_once, check=check)
+        except SliceUnusableError as error:
+            return _skipped(header, error)
+
+    outcomes = ordered_work(
+        decode_and_work, study.slices, n_threads=n_at_once, n_ahead=2 * n_at_once, stop=stop
+    )
+    try:
+        for _, outcome in outcomes:
+            if counter is not None:
+                counter.advance()
+                stop.progress = f"after {counter.done} of {counter.total} slices"
+            yield outcome
+    finally:
+        outcomes.close()
 
 
 def iter_study(
-    encoder: Encoder,
-    study: Study,
-    counter: SliceCounter | None = None,
-    *,
-    with_locations: bool = False,
+    encoder: Encoder, study: Study, *, with_locations: bool = False
 ) -> Iterator[EncodedSlice | SkippedItem]:
     """Embed the slices of one study in order.
 
@@ -47,28 +109,25 @@ def iter_study(
     Yields
     ------
     EncodedSlice or SkippedItem
-        One per slice of ``study.slices``; a damaged file skips its slice, not the study.
+        One per slice of ``study.slices``.
     """
-    outcomes = encoder.iter_encode(study.slices, _read_or_unusable, with_locations=with_locations)
-    for header, outcome in outcomes:
-        if counter is not None:
-            counter.advance()
-        if isinstance(outcome, SliceUnusableError):
-            yield SkippedItem(
-                level="slice",
-                source=header.source,
-                reason=outcome.reason,
-                detail=outcome.detail.removeprefix(f"{header.source}: "),
-                series_instance_uid=header.series_instance_uid,
-                sop_instance_uid=header.sop_instance_uid,
-            )
-        else:
-            yield outcome
+
+    def encode(
+        ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: Check
+    ) -> EncodedSlice:
+        encoded = encoder.encode(
+            ct_slice, with_locations=with_locations, n_at_once=n_at_once, check=check
+        )
+        timings_ms = {"decode": decode_ms, **encoded.timings_ms}
+        return dataclasses.replace(encoded, timings_ms=timings_ms)
+
+    encoder.expect(len(study.slices))
+    yield from iter_slices(study, encode, n_threads=encoder.n_threads, stop=StopSignal())
 
 
 def embed_study(
     path: str | Path,
-    encoder: Encoder,
+    memory: SliceMemory,
     settings: QuerySettings,
     progress: Progress | None = None,
 ) -> EmbedResult:
@@ -79,17 +138,28 @@ def embed_study(
     NoUsableSliceError
         Nothing under the path can be embedded.
     """
+
+    def embed(
+        ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: Check
+    ) -> EmbeddedSlice:
+        return _embedded(memory.encode(ct_slice, n_at_once=n_at_once, check=check))
+
+    encoder = memory.encoder
+    stop = StopSignal()
     discovery = discover(path, series_uid=settings.series_uid, every_mm=settings.every_mm)
     counter = SliceCounter(discovery, progress)
     skipped = list(discovery.skipped)
     slices = []
     for study in discovery.studies:
         skipped.extend(study.skipped)
-        for outcome in iter_study(encoder, study, counter):
+        encoder.expect(len(study.slices))
+        for outcome in iter_slices(
+            study, embed, n_threads=encoder.n_threads, stop=stop, counter=counter
+        ):
             if isinstance(outcome, SkippedItem):
                 skipped.append(outcome)
             else:
-                slices.append(_embedded(outcome))
+                slices.append(outcome)
     if not slices:
         raise NoUsableSliceError(tuple(skipped))
     return EmbedResult(
@@ -112,6 +182,17 @@ def _embedded(encoded: EncodedSlice) -> EmbeddedSlice:
         frame=ct_slice.frame,
         position_mm=ct_slice.position_mm,
         embedding=encoded.embedding,
+    )
+
+
+def _skipped(header: SliceHeader, error: SliceUnusableError) -> SkippedItem:
+    return SkippedItem(
+        level="slice",
+        source=header.source,
+        reason=error.reason,
+        detail=error.detail.removeprefix(f"{header.source}: "),
+        series_instance_uid=header.series_instance_uid,
+        sop_instance_uid=header.sop_instance_uid,
     )
 
 

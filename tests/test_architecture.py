@@ -33,8 +33,11 @@ def test_public_names_are_these_and_load() -> None:
         "ModelError",
         "Neighbor",
         "NoUsableSliceError",
+        "QueryCancelledError",
         "QueryResult",
         "QuerySettings",
+        "QueryStoppedError",
+        "QueryTimeoutError",
         "Retriever",
         "RuntimeSettings",
         "SliceAnswer",
@@ -60,9 +63,10 @@ def test_every_error_has_its_own_exit_code_and_home_in_the_tree() -> None:
             errors.InputError,
             errors.ModelError,
             errors.IndexFileError,
+            errors.QueryStoppedError,
         )
     }
-    assert list(codes.values()) == [2, 3, 4, 5]
+    assert list(codes.values()) == [2, 3, 4, 5, 6]
     tree = errors.__doc__ or ""
     for name, value in vars(errors).items():
         if isinstance(value, type) and issubclass(value, Exception):

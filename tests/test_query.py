@@ -68,7 +68,8 @@ def test_answers_have_their_parts(world: Path, retriever: Retriever) -> None:
         scores = [neighbor.score for neighbor in answer.neighbors]
         assert scores == sorted(scores, reverse=True)
         assert set(answer.timings_ms) == {
-            "decode", "mask", "radiomics", "model_input", "backbone", "fusion", "search",
+            "decode", "recognize", "mask", "radiomics", "model_input", "backbone", "fusion",
+            "search",
         }  # fmt: skip
         assert answer.pictures is not None
         assert answer.pictures.outline.any()

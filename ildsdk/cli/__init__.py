@@ -36,7 +36,7 @@ def cli(debug: bool) -> None:
     Research use only; not a medical device, not for diagnosis.
 
     Exit status: 0 answered, 1 defect, 2 option or setting, 3 study or image, 4 bundle, model or
-    execution provider, 5 index.
+    execution provider, 5 index, 6 stopped by --timeout.
     """
 
 

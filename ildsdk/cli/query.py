@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     "--include-same-patient", is_flag=True,
     help="Do not leave out items of the query's own patient or study.",
 )  # fmt: skip
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="End with exit status 6 where the answer takes longer (opening the models not counted).",
+)  # fmt: skip
 @runtime_options
 @quiet_option
 def query(
@@ -67,6 +71,7 @@ def query(
     every_mm: float,
     search_mode: SearchMode,
     include_same_patient: bool,
+    timeout_s: float | None,
     runtime: dict[str, Any],
     quiet: bool,
 ) -> None:
@@ -92,6 +97,7 @@ def query(
         runtime,
         explain=explain,
         quiet=quiet,
+        timeout_s=timeout_s,
     )
 
 
@@ -106,6 +112,7 @@ def run_query(
     *,
     explain: bool,
     quiet: bool,
+    timeout_s: float | None = None,
 ) -> None:
     """Query, print, and write the page; shared with ``ildsdk demo``."""
     if explain and report is None:
@@ -123,6 +130,7 @@ def run_query(
                     with_pictures=report is not None,
                     with_maps=explain,
                     progress=progress,
+                    timeout_s=timeout_s,
                 )
         except NoUsableSliceError as error:
             if output_format == "json":

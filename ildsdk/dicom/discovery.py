@@ -17,7 +17,7 @@ import dataclasses
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,11 @@ _MAX_LISTED_SERIES: Final = 20
 
 
 def discover(
-    path: str | os.PathLike[str], *, series_uid: str | None = None, every_mm: float = 10.0
+    path: str | os.PathLike[str],
+    *,
+    series_uid: str | None = None,
+    every_mm: float = 10.0,
+    check: Callable[[], None] | None = None,
 ) -> Discovery:
     """Find the chest CT slices to answer under a path, from headers alone.
 
@@ -50,6 +54,8 @@ def discover(
         then listed as skipped.
     every_mm : float
         Take slices at least this far apart along the normal, in mm; 0 takes all.
+    check : callable, optional
+        Called before each file is opened; what it raises ends the discovery.
 
     Returns
     -------
@@ -73,7 +79,11 @@ def discover(
     if not (math.isfinite(every_mm) and every_mm >= 0):
         raise ConfigError(f"every_mm is {every_mm!r}, expected 0 or more (mm)")
     with StudySource(Path(path)) as source:
-        found = [read_file(source, entry) for entry in source.entries]
+        found = []
+        for entry in source.entries:
+            if check is not None:
+                check()
+            found.append(read_file(source, entry))
     tokens: set[str] = set()
     for item in found:
         tokens |= item.tokens

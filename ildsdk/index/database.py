@@ -77,6 +77,19 @@ class Index(IndexReader):
             )
         return cls(open_snapshot(folder, manifest), engine)
 
+    def reopened(self) -> Index:
+        """Open the same state with files of its own: what a forked child needs.
+
+        Where a writer has meanwhile replaced that state and removed its files, the newest one.
+
+        Raises
+        ------
+        IndexFileError
+            As :meth:`open`.
+        """
+        snapshot = self._snapshot
+        return Index(open_snapshot(snapshot.folder, snapshot.manifest), self._engine)
+
     @classmethod
     def create(
         cls,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from ildsdk.errors import ModelError
+from ildsdk.runtime.forking import LeftInChildren
 from ildsdk.runtime.providers import ep_name, resolve
 from ildsdk.settings import RuntimeSettings
 
@@ -31,6 +32,7 @@ class Session:
 
     def __init__(self, ort_session: ort.InferenceSession, provider: str) -> None:
         self._session = ort_session
+        self._holder = LeftInChildren(ort_session)
         self.provider = provider
         self.input_shapes = {value.name: value.shape for value in ort_session.get_inputs()}
         self.output_shapes = {value.name: value.shape for value in ort_session.get_outputs()}
