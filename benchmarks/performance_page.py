@@ -13,6 +13,7 @@ import click
 import jinja2
 
 from benchmarks.compare import LEAST_CHANGE, as_text, compare
+from benchmarks.elsewhere import MOST
 from benchmarks.result_tables import acceptance_table, group_tables, machine_line, readme_table
 from benchmarks.results import Results, ResultsError, read_results
 
@@ -42,6 +43,7 @@ def performance_page(results: Results, previous: Results | None) -> str:
         changed = f"Against the baseline of {previous.taken[:10]}:\n\n```\n{text}\n```"
     return template.render(
         least_change=f"{(LEAST_CHANGE - 1) * 100:g}",
+        most_elsewhere=f"{MOST * 100:g}",
         machine=machine_line(results),
         acceptance=acceptance_table(results),
         engines=_engines(results),

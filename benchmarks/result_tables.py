@@ -27,13 +27,15 @@ def machine_line(results: Results) -> str:
     machine = results.machine
     extensions = ", ".join(machine.get("vector_extensions", [])) or "no AVX2 or AVX-512"
     versions = ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())
-    busy = max((one.facts.get("busy_elsewhere", 0.0) for one in results.entries), default=0.0)
+    shares = [
+        one.facts["busy_elsewhere"] for one in results.entries if "busy_elsewhere" in one.facts
+    ]
+    busy = f"; other work took {max(shares):.1%} of the processors at most" if shares else ""
     commit = f", commit {results.commit}" if results.commit else ""
     return (
         f"{machine['cpu']} ({extensions}), {machine.get('n_cpus', '?')} cores, "
         f"**{machine['threads']} threads** for ours and for the rivals; taken "
-        f"{results.taken[:10]}{commit}; other work took {busy:.1%} of the processors at most. "
-        f"Python {machine.get('python', '?')}; {versions}."
+        f"{results.taken[:10]}{commit}{busy}. Python {machine.get('python', '?')}; {versions}."
     )
 
 
