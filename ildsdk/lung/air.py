@@ -87,7 +87,7 @@ def find_inner_air(grid: WorkingGrid, body: Mask) -> InnerAir:
     cut_hu = min(max(threshold_hu, _CUT_RANGE_HU[0]), _CUT_RANGE_HU[1])
     spaces = Components.of((grid.hu < cut_hu) & tissue_and_lung)
     n_deep = spaces.count_in(erode(body, _SKIN_MM, grid.spacing_mm))
-    area_mm2 = spaces.n_cells * grid.cell_mm2
+    area_mm2 = spaces.n_cells.astype(np.float64) * grid.cell_mm2
     return InnerAir(threshold_hu, cut_hu, spaces, area_mm2, n_deep > 0.8 * spaces.n_cells, gas)
 
 
@@ -104,7 +104,9 @@ def _threshold(hu: npt.NDArray[np.float32], inside: Mask) -> float:
         raise SliceUnusableError(
             "no-lung", "the body holds a single grey value; expected lung and soft tissue"
         )
-    return split_histogram(grays + _LOW_HU, counts[grays].astype(np.float64)).threshold
+    return split_histogram(
+        grays.astype(np.float64) + _LOW_HU, counts[grays].astype(np.float64)
+    ).threshold
 
 
 def candidate_lung(grid: WorkingGrid, air: InnerAir) -> Mask:

@@ -65,7 +65,8 @@ def _axis(
     """
     n_cells = min(n_pixels, max(1, round(n_pixels * spacing_mm / CELL_MM)))
     start = -((n_cells - 2 * n_pixels * np.arange(n_cells + 1, dtype=np.int64)) // (2 * n_cells))
-    position = (np.arange(n_pixels) + 0.5) * (n_cells / n_pixels) - 0.5
+    pixel = np.arange(n_pixels, dtype=np.float64)
+    position = (pixel + 0.5) * (n_cells / n_pixels) - 0.5
     return n_pixels * spacing_mm / n_cells, start, position
 
 

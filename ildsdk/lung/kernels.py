@@ -53,13 +53,13 @@ def average_on_grid(
                 value = np.float32(pixels[j])
                 value = value if value >= low else low
                 clipped[j] = high if value > high else value
-            j = np.uint64(0)  # numba asks of a signed place whether it counts from the end
+            place = np.uint64(0)  # numba asks of a signed place whether it counts from the end
             for h in range(g_columns):
                 total = totals[h]
                 stop = np.uint64(column_start[h + 1])
-                while j < stop:
-                    total += clipped[j]
-                    j += np.uint64(1)
+                while place < stop:
+                    total += clipped[place]
+                    place += np.uint64(1)
                 totals[h] = total
         n_here = row_start[g + 1] - row_start[g]
         for h in range(g_columns):

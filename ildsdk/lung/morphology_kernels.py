@@ -147,9 +147,9 @@ def transform(
     first = 1 + pad[0] * row_words + pad[1]
     words[:] = 0
     _half_widths(radius_mm, row_mm, column_mm, half_width)
-    _pack(mask, operation == ERODE or operation == OPEN, first, row_words, words[0])
+    _pack(mask, operation in (ERODE, OPEN), first, row_words, words[0])
     at = _dilate(words, half_width, row_words)
-    if operation == OPEN or operation == CLOSE:
+    if operation in (OPEN, CLOSE):
         # the complement: of all there is room for, or of the image only
         source = words[0]
         result = words[at]
@@ -165,4 +165,4 @@ def transform(
             source[k] = ~result[k] & used
         words[1:] = 0
         at = _dilate(words, half_width, row_words)
-    _unpack(words[at], operation == ERODE or operation == CLOSE, first, row_words, out)
+    _unpack(words[at], operation in (ERODE, CLOSE), first, row_words, out)

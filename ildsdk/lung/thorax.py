@@ -210,7 +210,7 @@ def _side(grid: WorkingGrid, axis: Points, cavity: Mask) -> npt.NDArray[np.float
     i, j = _row_ends(cavity)
     span = down[i] + right[j]
     middle = (span.min() + span.max()) / 2
-    return (down[:, None] + right - middle).astype(np.float32)
+    return np.asarray(down[:, None] + right - middle, dtype=np.float32)
 
 
 def _lower_quartile(values: Points) -> float:
@@ -277,7 +277,7 @@ def _filled(known: npt.NDArray[np.int64], values: Points) -> Points:
     """Values of all rays from those of some, interpolated all around."""
     rays = np.concatenate([known[-1:] - _N_RAYS, known, known[:1] + _N_RAYS])
     around = np.concatenate([values[-1:], values, values[:1]])
-    return np.interp(np.arange(_N_RAYS), rays, around)
+    return np.asarray(np.interp(np.arange(_N_RAYS), rays, around))
 
 
 def _smooth_closed(values: Points, order: int) -> Points:

@@ -111,7 +111,7 @@ def _crop_of(
     from ildsdk.radiomics.cropping import bounding_box
 
     # a writable mask, or the kernel would be compiled once more for read-only ones
-    mask = np.require(lung_mask, requirements="CW")
+    mask = np.require(lung_mask, requirements=("C", "W"))
     is_used = np.empty(mask.shape[1], dtype=np.bool_)
     top, bottom, left, right, n_pixels = bounding_box(mask, is_used)
     if n_pixels == 0:

@@ -78,8 +78,8 @@ def resample(
     out = np.empty((1, n_out, n_out), dtype=np.float32)
     _resample(
         # writable and of one type, or the kernel would be compiled once more
-        np.require(pixels_hu, np.float32, "CW"),
-        np.require(lung_mask, np.bool_, "CW"),
+        np.require(pixels_hu, np.float32, ("C", "W")),
+        np.require(lung_mask, np.bool_, ("C", "W")),
         rows.start,
         columns.start,
         np.float32(window_center_hu - window_width_hu / 2),

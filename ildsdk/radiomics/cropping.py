@@ -22,7 +22,7 @@ def bounding_box(mask: Any, is_used: Any) -> Any:
     is_used[:] = False
     for row in range(n_rows):
         row_mask = mask[row]
-        n_here = np.int32(0)
+        n_here: Any = np.int32(0)
         for column in range(n_columns):
             n_here += np.int32(1) if row_mask[column] else np.int32(0)
             is_used[column] |= row_mask[column]

@@ -101,11 +101,11 @@ def _run_ends(levels: Any, stride: Any, step: Any, lengths: Any, ends: Any) -> N
         end = ends[first:stop]
         if step == 1:
             # a run goes on in the row itself: its length stays in a register
-            n = np.uint16(0)
+            n_so_far = np.uint16(0)
             for column in range(here.size):
                 gray = here[column]
-                n = np.uint16(n + 1) if gray == back[column] else np.uint16(1)
-                end[column] = n if gray != ahead[column] else np.uint16(0)
+                n_so_far = np.uint16(n_so_far + 1) if gray == back[column] else np.uint16(1)
+                end[column] = n_so_far if gray != ahead[column] else np.uint16(0)
             continue
         for column in range(here.size):
             gray = here[column]

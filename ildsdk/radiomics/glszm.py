@@ -78,23 +78,23 @@ def _label(levels: Any, stride: Any, links: Any, parents: Any, areas: Any) -> No
         parents[first + width] = first + width
         parent = np.uint32(first - 1)
         for column in range(width):
-            place = np.uint32(first + column)
+            here_at = np.uint32(first + column)
             link = links[column]
             back = np.uint32(abs(link))
             # the left place's parent is still in a register
-            parent = parent if back == 1 else np.uint32(parents[place - back])
-            parent = place if back == 0 else parent
-            parents[place] = parent
+            parent = parent if back == 1 else np.uint32(parents[here_at - back])
+            parent = here_at if back == 0 else parent
+            parents[here_at] = parent
             if link < 0:
-                one = _root(parents, place)
-                other = _root(parents, np.uint32(place - stride + 1))
+                one = _root(parents, here_at)
+                other = _root(parents, np.uint32(here_at - stride + 1))
                 parents[max(one, other)] = min(one, other)
-                parent = np.uint32(parents[place])
+                parent = np.uint32(parents[here_at])
     areas[:] = 0
     # parents stand before their children: one pass finds all roots
-    for place in range(np.uint32(stride + 1), np.uint32((n_rows - 1) * stride - 1)):
-        root = np.uint32(parents[np.uint32(parents[place])])
-        parents[place] = root
+    for inner in range(np.uint32(stride + 1), np.uint32((n_rows - 1) * stride - 1)):
+        root = np.uint32(parents[np.uint32(parents[inner])])
+        parents[inner] = root
         areas[root] += 1
 
 

@@ -151,13 +151,13 @@ def _fill(
                 value = np.float64(row_pixels[column])
                 # a guess from the first width, then the edges decide
                 guess = min(max(int((value - low) * inverse_width) + 1, 1), n_edges)
-                level = np.uint32(guess)  # numba asks of a signed place if it counts from the end
-                while level < n_edges and value >= edges[level]:
-                    level += np.uint32(1)
-                while level > 1 and value < edges[level - np.uint32(1)]:
-                    level -= np.uint32(1)
-                out[column] = level
-                cursors[level] += 1
+                place = np.uint32(guess)  # numba asks of a signed place if it counts from the end
+                while place < n_edges and value >= edges[place]:
+                    place += np.uint32(1)
+                while place > 1 and value < edges[place - np.uint32(1)]:
+                    place -= np.uint32(1)
+                out[column] = place
+                cursors[place] += 1
     n_levels = 0
     total = 0
     for level in range(1, n_edges + 1):

@@ -3,7 +3,7 @@
 MCC is the square root of the second largest eigenvalue of ``Q(i, j) = sum_k P(i, k) P(j, k)
 / (px(i) py(k) + eps)`` (pyradiomics, ``glcm``). Q is similar, up to effects of second order in
 ``eps``, to ``B = A A^T`` with ``A(i, k) = P(i, k) / sqrt(px(i) py(k) + eps)``: symmetric, with
-largest eigenvalue 1 and eigenvector ``sqrt(px)``. So B is applied as it stands, in two steps, outside
+largest eigenvalue 1 and eigenvector ``sqrt(px)``. So B is applied in two steps, outside
 that vector, until the largest eigenvalue left has converged. A dense eigenvalue solver takes
 longer than all other features together.
 """

@@ -107,7 +107,7 @@ def _mixed_squares(above: Any, below: Any, is_mixed: Any, places: Any) -> Any:
         left = above[column - 1]
         mixed = (above[column] != left) | (below[column] != left) | (below[column - 1] != left)
         is_mixed[column] = mixed
-        n_full += np.int64(left) & np.int64(not mixed)
+        n_full += 1 if left & (not mixed) else 0
     n_places = np.uint32(0)
     for column in range(width + 1):
         # written in any case, kept where mixed: cheaper than a branch
@@ -178,11 +178,11 @@ def _shape2d(
         n_places, n_full = _mixed_squares(above, below, is_mixed, places)
         eighths += 8 * n_full
         for k in range(n_places):
-            column = np.int64(places[k])
-            upper_left = column > 0 and above[column - 1]
-            lower_left = column > 0 and below[column - 1]
-            upper = column < width and above[column]
-            lower = column < width and below[column]
+            square = np.int64(places[k])
+            upper_left = square > 0 and above[square - 1]
+            lower_left = square > 0 and below[square - 1]
+            upper = square < width and above[square]
+            lower = square < width and below[square]
             n_inside = (
                 np.int64(upper_left) + np.int64(lower_left) + np.int64(upper) + np.int64(lower)
             )
@@ -204,12 +204,12 @@ def _shape2d(
             if lower != upper:
                 # vertex between the pixels above and below, in half-row 2 row
                 if rim[4 * row, 1] < 0:
-                    rim[4 * row, 1] = 2 * column + 1
-                rim[4 * row + 1, 1] = 2 * column + 1
+                    rim[4 * row, 1] = 2 * square + 1
+                rim[4 * row + 1, 1] = 2 * square + 1
             if lower != lower_left:
                 if rim[4 * row + 2, 1] < 0:
-                    rim[4 * row + 2, 1] = 2 * column
-                rim[4 * row + 3, 1] = 2 * column
+                    rim[4 * row + 2, 1] = 2 * square
+                rim[4 * row + 3, 1] = 2 * square
     perimeter = (
         0.5 * n_diagonal * np.sqrt(row_mm * row_mm + column_mm * column_mm)
         + n_along_rows * column_mm
