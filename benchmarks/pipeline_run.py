@@ -9,7 +9,9 @@ network     slices a second of backbone and fusion alone: one run with all threa
 stages      processor milliseconds of one slice by stage, and how much faster n threads do n slices
             (n: the stage holds no lock; 1: it does not overlap at all)
 schedules   slices a second from files to embeddings, as in ``pipeline_schedules.py``
-study       ``Retriever.query`` on the whole study, nothing remembered
+study       ``Retriever.iter_query`` on the whole study, nothing remembered, in turns with the network
+            alone (one run of one thread on each thread); the share by processor time does not
+            depend on what else runs on the machine
 memory      peak resident memory (VmHWM) of a fresh process that answers the study, and one of twice
             the length
 """
@@ -17,6 +19,7 @@ memory      peak resident memory (VmHWM) of a fresh process that answers the stu
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import math
 import os
@@ -196,33 +199,47 @@ def schedule_figures(
 
 
 def study_figures(
-    bundle: Bundle, index: Path, study: Path, n_threads: int, rounds: int
+    bundle: Bundle,
+    index: Path,
+    study: Path,
+    network: Callable[[], None],
+    n_sample: int,
+    n_threads: int,
+    rounds: int,
 ) -> dict[str, Any]:
+    """The whole study in turns with the network alone, before and after it."""
     encoder = Encoder(bundle, RuntimeSettings(provider="cpu", n_threads=n_threads))
-    rates, first_ms, discover_ms, overlaps = [], [], [], []
+    kept: dict[str, list[float]] = collections.defaultdict(list)
     with Retriever(bundle, Index.open(index), encoder, remembered_slices=0) as retriever:
-        for _ in range(rounds):
-            started = time.perf_counter()
+        for round_number in range(rounds + 1):
+            before = timed(network)
+            started, cpu = time.perf_counter(), time.process_time()
             items = retriever.iter_query(study, EVERY_SLICE)
             next(items)
-            first_ms.append(1e3 * (time.perf_counter() - started))
+            first_ms = 1e3 * (time.perf_counter() - started)
             *_, answer = items
-            wall = time.perf_counter() - started
+            wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+            after = timed(network)
+            if round_number == 0:  # opens the networks of one thread
+                continue
+            n = len(answer.slices)
+            alone_wall, alone_cpu = (
+                (one + other) / (2 * n_sample) for one, other in zip(before, after, strict=True)
+            )
             stage_s = sum(sum(one.timings_ms.values()) for one in answer.slices) / 1e3
-            rates.append(len(answer.slices) / wall)
-            overlaps.append(stage_s / wall)
-            discover_ms.append(retriever_discover_ms(study))
-    return {
-        "slices_per_s": round(statistics.median(rates), 2),
-        "first_answer_ms": round(statistics.median(first_ms), 1),
-        "discover_ms": round(statistics.median(discover_ms), 1),
-        "stage_seconds_per_second": round(statistics.median(overlaps), 2),
-    }
-
-
-def retriever_discover_ms(study: Path) -> float:
-    wall, _ = timed(lambda: discover(study, every_mm=0))
-    return 1e3 * wall
+            for name, value in {
+                "slices_per_s": n / wall,
+                "cpu_ms": 1e3 * cpu / n,
+                "network_alone_slices_per_s": 1 / alone_wall,
+                "network_alone_cpu_ms": 1e3 * alone_cpu,
+                "share_of_network_alone": alone_wall / (wall / n),
+                "share_by_cpu_time": alone_cpu / (cpu / n),
+                "first_answer_ms": first_ms,
+                "discover_ms": 1e3 * timed(lambda: discover(study, every_mm=0))[0],
+                "stage_seconds_per_second": stage_s / wall,
+            }.items():
+                kept[name].append(value)
+    return {name: round(statistics.median(values), 3) for name, values in kept.items()}
 
 
 _MEMORY_CODE = """
@@ -327,12 +344,16 @@ def main() -> None:
             report["schedules"] = schedule_figures(stages, sample, n, arguments.rounds)
         index = matching_index(folder / "index", bundle)
         if "study" in parts:
-            report["study"] = study_figures(bundle, index, study, n, min(arguments.rounds, 3))
-            if "network" in report:
-                best = max(one["slices_per_s"] for one in report["network"].values())
-                report["study"]["share_of_network_alone"] = round(
-                    report["study"]["slices_per_s"] / best, 3
-                )
+            inputs = [stages["narrow"].prepared(header) for header in sample]
+            report["study"] = study_figures(
+                bundle,
+                index,
+                study,
+                lambda: on_threads(n, lambda one: stages["narrow"].embedded(*one), inputs),
+                len(inputs),
+                n,
+                min(arguments.rounds, 3),
+            )
         if "memory" in parts:
             double = write_long_study(
                 folder / "double", 2 * arguments.slices, is_compressed=arguments.jpegls
