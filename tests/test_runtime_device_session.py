@@ -196,7 +196,9 @@ def test_an_encoder_on_device_sessions(bundle: Bundle, monkeypatch: pytest.Monke
         from ildsdk.encoder import _StageClock
 
         clock = _StageClock()
-        found = encoder._fused(encoder._networks, image, lambda: (features, 0.0), clock, True, never_stop)
+        found = encoder._fused(
+            encoder._networks, image, lambda: (features, 0.0), clock, True, never_stop
+        )
         assert found.locations is not None
         return np.concatenate([found.embedding, found.locations.ravel()]), list(clock.laps_ms)
 

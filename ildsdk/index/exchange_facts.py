@@ -96,7 +96,7 @@ def facts_from_json(text: str, hyperplane_bytes: bytes | None) -> ExchangeFacts:
     except (ValueError, RecursionError) as error:
         raise InputError("its index facts are not JSON") from error
     schema = fields.pop("schema", None) if isinstance(fields, dict) else None
-    if schema not in SCHEMAS:
+    if not isinstance(fields, dict) or schema not in SCHEMAS:
         raise InputError(
             f"its index facts have another schema, expected one of {', '.join(SCHEMAS)}; a higher "
             "number was written by a newer ildsdk"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ from ildsdk.runtime.ort_session import open_session
 from ildsdk.runtime.precision import choose_precision
 from ildsdk.runtime.providers import choose_provider
 from ildsdk.runtime.session import Axes, Session
-from ildsdk.settings import RuntimeSettings
+from ildsdk.settings import Provider, RuntimeSettings
 
 
 class Networks:
@@ -54,7 +56,8 @@ class Networks:
         self._n_threads = n_threads
         self.fusion: Session = open_session(bundle.fusion, settings, n_threads)
         self.provider = self.fusion.provider
-        self._settings = dataclasses.replace(settings, provider=self.provider)
+        running = cast(Provider, self.provider)  # sessions of any engine know it as a plain name
+        self._settings = dataclasses.replace(settings, provider=running)
         self.precision = choose_precision(
             settings.precision,
             self.provider,
@@ -190,9 +193,8 @@ def _check_explain_graph(explain: Session, backbone: Session, bundle: Bundle) ->
         "explain.onnx", "input", explain.input_shapes, {"radiomics": [len(bundle.feature_names)]}
     )
     made = backbone.output_shapes["feature_map"][1:]
-    places: list[int | str | None] = [None]
-    if all(isinstance(axis, int) for axis in made[1:]):
-        places = [int(np.prod([int(axis) for axis in made[1:]]))]
+    sides = [axis for axis in made[1:] if isinstance(axis, int)]
+    places = [math.prod(sides) if len(sides) == len(made) - 1 else None]
     for kind, name, shapes, expected in (
         ("input", "feature_map", explain.input_shapes, made),
         ("output", "locations", explain.output_shapes, [*places, bundle.embedding_size]),
