@@ -26,6 +26,9 @@ class Agreement:
     n_queries : int
     cosine_min, cosine_median : float
         Of a query's two embeddings.
+    mean_squared_distance : float
+        Of a query's two embeddings; finer than any of the shares, so what is chosen is chosen
+        by it.
     top1_label : float
         Share of queries whose best neighbor has the same diagnosis in both.
     top1_item : float
@@ -37,6 +40,7 @@ class Agreement:
     n_queries: int
     cosine_min: float
     cosine_median: float
+    mean_squared_distance: float
     top1_label: float
     top1_item: float
     top_n_overlap: float
@@ -123,6 +127,7 @@ def agreement(
             n_queries=int(group.sum()),
             cosine_min=float(cosine[group].min()),
             cosine_median=float(np.median(cosine[group])),
+            mean_squared_distance=float((2 - 2 * cosine[group]).mean()),
             top1_label=float(same_label[group].mean()),
             top1_item=float(same_item[group].mean()),
             top_n_overlap=float(overlap[group].mean()),

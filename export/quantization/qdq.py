@@ -74,6 +74,11 @@ def tensors_of(steps: Collection[Step]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for step in steps for name in (*step.inputs, step.output)))
 
 
+def exact_output(step: Step) -> str:
+    """Tensor behind an integer step in the QDQ form, before it is rounded."""
+    return f"{step.output}.exact"
+
+
 def scale_and_zero(limits: Range) -> tuple[np.float32, np.uint8]:
     """Uint8 scale and zero point that represent a range; 0 is a level of its own."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
@@ -148,7 +153,7 @@ class _Writer:
             node.input[place] = self._rounded(name)
         if node.op_type == "Conv":
             self._quantize_weights(node, step.inputs[0])
-        node.output[0] = f"{step.output}.exact"
+        node.output[0] = exact_output(step)
         self.nodes.append(node)
         # MaxPool chooses among levels: the scale of its input fits, and no other is as exact.
         scale_of = step.inputs[0] if node.op_type == "MaxPool" else step.output
