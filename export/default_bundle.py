@@ -5,7 +5,10 @@ Stages, each with its own folder in the work folder and skipped when that is com
     archive/                phantom DICOM with cases.csv
     trunk/                  ResNet-50 trained on small inputs: where every input size starts
     size-160/               one folder an input size
-        prepared/ training/ onnx/ evaluation/ bundle/ index/
+        prepared/ training/ onnx/ evaluation/ bundle/ index/ int8/ bundle-int8/
+
+The index is built in float32 with ``bundle``; ``bundle-int8`` is the same bundle with the same hash
+and the int8 form of its backbone: what ships.
 
 Several input sizes share archive and trunk; :mod:`export.input_sizes` compares them.
 """
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from export.dataset import SliceSet, load_slice_set
+from export.quantization.settings import QuantizeSettings
 from export.train_settings import TrainSettings
 from export.whole_files import write_json
 from ildsdk.errors import ConfigError
@@ -31,6 +35,7 @@ INTENDED_USE = (
 )
 INPUT_SIZE = 160
 """What two cores can train; docs/input-size.md has what was compared so far."""
+SHIPPED_NAME = "bundle-int8"
 TRUNK_WEIGHTS = "resnet50.safetensors"
 Say = Callable[[str], None]
 
@@ -59,6 +64,8 @@ class DefaultBundleSettings:
         Epochs of stage 1 at ``input_size``, from the trunk's weights.
     training : TrainSettings
         Everything else; its ``schedule`` is set by the two above.
+    quantization : QuantizeSettings
+        Of the int8 form.
     """
 
     n_cases_per_label: int = 24
@@ -74,6 +81,7 @@ class DefaultBundleSettings:
             precision="auto", fusion_epochs=5, fusion_learning_rate=3e-4
         )
     )
+    quantization: QuantizeSettings = dataclasses.field(default_factory=QuantizeSettings)
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_held_out_per_label <= self.n_cases_per_label - 2:
@@ -108,14 +116,15 @@ def make_default_bundle(
     say: Say = lambda line: None,
     show_progress: bool = True,
 ) -> Path:
-    """Run every stage that is not complete; returns the bundle folder (index beside it).
+    """Run every stage that is not complete; returns the bundle that ships (index beside it).
 
     Raises
     ------
     ConfigError
         The work folder was begun with other settings.
     ModelError
-        The exported graphs differ from the trained networks.
+        The exported graphs differ from the trained networks, or the int8 form answers otherwise
+        than float32.
     """
     from export.bundling import assemble_bundle, build_index_from_cases
     from export.train import MODEL_NAME, load_trained
@@ -138,7 +147,24 @@ def make_default_bundle(
             folder / "index", archive / "cases.csv", list(trained.train_cases), folder / "bundle",
             _held_out_calibration(folder / "evaluation"), show_progress,
         )  # fmt: skip
-    return folder / "bundle"
+    if not (folder / SHIPPED_NAME).exists():
+        _add_int8(folder, settings, say)
+    return folder / SHIPPED_NAME
+
+
+def _add_int8(folder: Path, settings: DefaultBundleSettings, say: Say) -> None:
+    from export.quantization.adding import add_int8
+    from export.quantization.quantizing import REPORT_NAME, quantize
+    from ildsdk.bundle import Bundle
+
+    bundle = Bundle.open(folder / "bundle")
+    if not (folder / "int8" / REPORT_NAME).exists():
+        say("int8")
+        quantize(
+            bundle, load_slice_set(folder / "prepared"), folder / "index", folder / "int8",
+            settings.quantization, say=say,
+        )  # fmt: skip
+    add_int8(bundle, folder / "int8", folder / SHIPPED_NAME)
 
 
 def train_and_evaluate(

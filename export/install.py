@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import JPEGLSLossless
 
+from export.default_bundle import SHIPPED_NAME
 from ildsdk.errors import ConfigError
 from ildsdk.ingest import CaseRow, read_cases_csv
 
@@ -44,10 +45,14 @@ def install_defaults(finished: Path, archive: Path, data: Path) -> dict[str, int
     """
     from ildsdk.bundle import Bundle
 
-    for name in ("bundle", "index"):
-        if not (finished / name).is_dir():
-            raise ConfigError(f"{finished.name!r} has no {name}; finish default-bundle first")
-    held_out = Bundle.open(finished / "bundle").provenance["training"]["held_out_cases"]
+    sources = {"bundle": finished / SHIPPED_NAME, "index": finished / "index"}
+    for name, source in sources.items():
+        if not source.is_dir():
+            raise ConfigError(
+                f"{finished.name!r} has no {source.name} to install as {name}; finish "
+                "default-bundle first"
+            )
+    held_out = Bundle.open(sources["bundle"]).provenance["training"]["held_out_cases"]
     cases = [
         case
         for case in read_cases_csv(archive / "cases.csv")
@@ -55,8 +60,8 @@ def install_defaults(finished: Path, archive: Path, data: Path) -> dict[str, int
     ]
     demo = _zip_of(min(cases, key=lambda case: case.case_id))
     sizes = {
-        name: sum(path.stat().st_size for path in (finished / name).iterdir())
-        for name in ("bundle", "index")
+        name: sum(path.stat().st_size for path in source.iterdir())
+        for name, source in sources.items()
     }
     sizes["demo-study.zip"] = len(demo)
     if sum(sizes.values()) > MAX_BYTES:
@@ -65,9 +70,9 @@ def install_defaults(finished: Path, archive: Path, data: Path) -> dict[str, int
             "make it of fewer cases"
         )
     data.mkdir(parents=True, exist_ok=True)
-    for name in ("bundle", "index"):
+    for name, source in sources.items():
         shutil.rmtree(data / name, ignore_errors=True)
-        shutil.copytree(finished / name, data / name)
+        shutil.copytree(source, data / name)
     (data / "demo-study.zip").write_bytes(demo)
     return sizes
 

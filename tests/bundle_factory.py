@@ -43,7 +43,7 @@ def write_tiny_bundle(
         )
     else:
         _write_backbone(parts / "backbone.onnx", rng)
-    weights = _write_fusion(parts / "fusion.onnx", rng)
+    weights = write_fusion(parts / "fusion.onnx", rng)
     if with_maps:
         write_explain(parts / "explain.onnx", weights)
     return write_bundle(
@@ -117,7 +117,7 @@ def _write_backbone(path: Path, rng: np.random.Generator) -> None:
     _save(graph, path)
 
 
-def _write_fusion(path: Path, rng: np.random.Generator) -> onnx.TensorProto:
+def write_fusion(path: Path, rng: np.random.Generator) -> onnx.TensorProto:
     n_features = len(FEATURE_NAMES)
     weights = _weights("w", rng, N_DEEP + n_features, EMBEDDING_SIZE)
     graph = helper.make_graph(

@@ -9,6 +9,7 @@ from export.cli.data import check_leaks, phantom, phantom_figure, prepare
 from export.cli.embedded import default_bundle, input_sizes, install
 from export.cli.experiment import experiment
 from export.cli.explaining import pointing
+from export.cli.quantizing import add_int8, quantize
 from export.cli.reporting import report
 from export.cli.training import train
 from export.cli.triton import triton
@@ -30,6 +31,8 @@ for command in (
     evaluate,
     report,
     bundle,
+    quantize,
+    add_int8,
     default_bundle,
     input_sizes,
     install,

@@ -22,7 +22,7 @@ _PROCESSES = click.option("--processes", default=2, show_default=True)
 @_PROCESSES
 @typed_errors
 def default_bundle(work: Path, input_size: int, processes: int) -> None:
-    """Everything from nothing: phantom, prepare, train, ONNX, evaluate, bundle, index.
+    """Everything from nothing: phantom, prepare, train, ONNX, evaluate, bundle, index, int8.
 
     Each stage has its folder in --work and is skipped when complete; a killed run goes on
     where it stopped.
