@@ -60,22 +60,28 @@ def _scipy_mask(
     return filled
 
 
-def _attempt(slice_: Slice) -> None:
-    with contextlib.suppress(SliceUnusableError):
-        segment_lung(*slice_)
+def _attempt(name: str, slice_: Slice) -> None:
+    if name == "ildsdk":
+        with contextlib.suppress(SliceUnusableError):
+            segment_lung(*slice_)
+    else:
+        _scipy_mask(*slice_)
 
 
+@pytest.mark.parametrize("name", ["ildsdk", "scipy-threshold"])
 @pytest.mark.benchmark(group="lung mask|real 512x512 slices in turn")
-def test_segment_real_slices(benchmark: Any) -> None:
+def test_segment_real_slices(benchmark: Any, name: str) -> None:
     slices = _real_slices()
     if not slices:
         pytest.skip("real CT is absent (set ILDSDK_TEST_DATA to its folder)")
     for slice_ in slices:
-        _attempt(slice_)
+        _attempt(name, slice_)
     turn = iter(range(10**9))
     benchmark.extra_info["n_slices"] = len(slices)
     benchmark.pedantic(
-        lambda: _attempt(slices[next(turn) % len(slices)]), rounds=5 * len(slices), iterations=1
+        lambda: _attempt(name, slices[next(turn) % len(slices)]),
+        rounds=5 * len(slices),
+        iterations=1,
     )
 
 

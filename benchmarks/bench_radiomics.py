@@ -93,6 +93,11 @@ def contest(
         "fast, new scratch": Contender(
             act=lambda _: fast.extract(*lung, SPACING), role="ours", facts=facts
         ),
+        "fast, two threads": Contender(
+            act=lambda _: fast.extract(*lung, SPACING, scratch=scratch, n_threads=2),
+            role="ours",
+            facts={**facts, "threads": 2},
+        ),
         "pyradiomics": Contender(
             act=lambda _: reference.extract(*lung, SPACING), role="rival", facts={"threads": 1}
         ),
@@ -101,7 +106,7 @@ def contest(
         return contenders, interleaved_rounds(contenders, rounds(25))
 
 
-@pytest.mark.parametrize("name", ["fast", "fast, new scratch", "pyradiomics"])
+@pytest.mark.parametrize("name", ["fast", "fast, new scratch", "fast, two threads", "pyradiomics"])
 def test_against_pyradiomics(
     report: Report, contest: tuple[dict[str, Contender], dict[str, Rounds]], name: str
 ) -> None:
