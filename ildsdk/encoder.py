@@ -18,7 +18,6 @@ import numpy.typing as npt
 from ildsdk.bundle import Bundle
 from ildsdk.errors import ModelError, SliceUnusableError
 from ildsdk.explain import SliceBox
-from ildsdk.lung import segment_lung
 from ildsdk.model_input import input_box, model_input
 from ildsdk.radiomics import RadiomicsExtractor
 from ildsdk.records import CtSlice, LungMask
@@ -207,6 +206,9 @@ class Encoder:
         return self._run_network(prepared, with_locations)
 
     def _prepare(self, load: Callable[[], CtSlice]) -> _PreparedSlice:
+        # Starts numba, which is loaded beside the networks: ildsdk.kernel_loading.
+        from ildsdk.lung import segment_lung
+
         clock = _StageClock()
         ct_slice = load()
         clock.lap("decode")

@@ -20,6 +20,7 @@ from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import NoUsableSliceError
 from ildsdk.explain import PairMaps
 from ildsdk.index import Index
+from ildsdk.kernel_loading import loading_kernels
 from ildsdk.notice import notice
 from ildsdk.pair_maps import pair_maps
 from ildsdk.records import (
@@ -73,7 +74,7 @@ class Retriever:
         model_cache: Path | None = None,
         radiomics_engine: RadiomicsEngine = "fast",
     ) -> Retriever:
-        """Open a bundle and an index that was built with it.
+        """Open a bundle and an index that was built with it, and load all that a query runs.
 
         Parameters
         ----------
@@ -100,16 +101,17 @@ class Retriever:
             model_cache=model_cache,
             radiomics_engine=radiomics_engine,
         )
-        opened_bundle = Bundle.open(bundle if bundle is not None else defaults.bundle_path())
-        opened_index = Index.open(
-            index if index is not None else defaults.index_path(),
-            expected_bundle_hash=opened_bundle.bundle_hash,
-        )
-        try:
-            return cls(opened_bundle, opened_index, Encoder(opened_bundle, settings))
-        except BaseException:
-            opened_index.close()
-            raise
+        with loading_kernels(settings.radiomics_engine):
+            opened_bundle = Bundle.open(bundle if bundle is not None else defaults.bundle_path())
+            opened_index = Index.open(
+                index if index is not None else defaults.index_path(),
+                expected_bundle_hash=opened_bundle.bundle_hash,
+            )
+            try:
+                return cls(opened_bundle, opened_index, Encoder(opened_bundle, settings))
+            except BaseException:
+                opened_index.close()
+                raise
 
     @property
     def provider(self) -> str:
