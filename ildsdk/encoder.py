@@ -256,8 +256,9 @@ class Encoder:
         with_locations: bool,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         explain = self._networks.explain() if with_locations else None
-        names = ["deep_features", "feature_map"] if explain else ["deep_features"]
-        deep_features, *maps = self._networks.backbone.run_all(names, {"image": image[np.newaxis]})
+        deep_features, feature_map = self._networks.run_backbone(
+            image[np.newaxis], with_map=with_locations
+        )
         clock.lap("backbone")
         radiomics = self.bundle.scaler.transform(features)[np.newaxis]
         embedding = self._networks.fusion.run_all(
@@ -271,8 +272,8 @@ class Encoder:
                 "damaged or the execution provider computes wrongly (see ildsdk doctor)"
             )
         locations = None
-        if explain is not None:
-            locations = _locations(explain, maps[0], radiomics, self.bundle.embedding_size)
+        if explain is not None and feature_map is not None:
+            locations = _locations(explain, feature_map, radiomics, self.bundle.embedding_size)
             clock.lap("explain")
         return np.ascontiguousarray(embedding / np.float32(norm)), locations
 

@@ -1,8 +1,8 @@
 """Compiled kernels from the cache without starting numba's processor target.
 
 Before numba loads compiled code it imports and registers all it knows to compile, about 70
-modules: 0.12 s of the first query of a process, of which code that is compiled already needs no more
-than the run-time library. Here that is prepared alone; the rest is started when a kernel must be
+modules: 0.12 s of the first query of a process. Code that is compiled already needs no more than
+the run-time library, which is prepared alone here; the rest is started when a kernel must be
 compiled.
 
 This leans on parts of numba that are not its public interface and is used with the releases it was

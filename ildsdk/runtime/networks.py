@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import threading
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from ildsdk.bundle import Bundle
 from ildsdk.errors import ConfigError, ModelError
@@ -15,7 +15,7 @@ from ildsdk.runtime.cpu_features import cpu_features
 from ildsdk.runtime.model_cache import ModelCache
 from ildsdk.runtime.ort_optimized import open_optimized
 from ildsdk.runtime.ort_session import open_session
-from ildsdk.runtime.precision import choose_precision
+from ildsdk.runtime.precision import RunPrecision, choose_precision
 from ildsdk.runtime.providers import resolve
 from ildsdk.runtime.session import Axes, Session
 from ildsdk.settings import RuntimeSettings
@@ -60,27 +60,43 @@ class Networks:
             has_int8=bundle.backbone_int8 is not None,
             cpu=cpu_features(),
         )
-        self.backbone = self._open_backbone()
-        self._explain: Session | None = None  # opened when first asked for
+        self.backbone = self._open_backbone(self.precision)
+        # Opened when first asked for: the graph of activation maps and the backbone before it.
+        self._explain: tuple[Session, Session] | None = None
         self._lock = threading.Lock()
         self._check_contract()
 
-    def _open_backbone(self) -> Session:
-        bundle, model = self._bundle, self._bundle.backbone
-        if self.precision == "int8" and bundle.backbone_int8 is not None:
-            model = bundle.backbone_int8
-        if self.provider != "cpu":
-            return open_session(model, self._settings, self._n_threads, precision=self.precision)
-        # The 8-bit graph reads its weights out of the other file.
-        names = dict.fromkeys((model.name, bundle.backbone.name))
-        digests = " ".join(bundle.checksums[name] for name in names)
-        return open_optimized(
-            model,
-            hashlib.sha256(digests.encode()).hexdigest(),
-            self._n_threads,
-            self.precision,
-            ModelCache.with_user_folder(self._settings.model_cache),
-        )
+    def run_backbone(
+        self, images: npt.NDArray[np.float32], *, with_map: bool = False
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Deep features and, where asked for, the feature map that activation maps are made of.
+
+        The map of an 8-bit backbone is not close enough to draw from (docs/cold-start.md): the
+        float32 one runs for it too, so that maps do not depend on the precision.
+
+        Parameters
+        ----------
+        images : ndarray
+            float32 ``(n, 1, S, S)``.
+
+        Returns
+        -------
+        deep_features : ndarray
+            float32 ``(n, 2048)``.
+        feature_map : ndarray or None
+            float32 ``(n, q, h, w)``.
+        """
+        inputs = {"image": images}
+        if not with_map:
+            return self.backbone.run_all(["deep_features"], inputs)[0], None
+        _, map_backbone = self._explaining()
+        if map_backbone is self.backbone:
+            deep_features, feature_map = self.backbone.run_all(
+                ["deep_features", "feature_map"], inputs
+            )
+            return deep_features, feature_map
+        feature_map = map_backbone.run_all(["feature_map"], inputs)[0]
+        return self.backbone.run_all(["deep_features"], inputs)[0], feature_map
 
     def explain(self) -> Session:
         """Graph of activation maps, loaded and checked when first asked for.
@@ -92,6 +108,10 @@ class Networks:
         ModelError
             It does not load, or does not fit the other two.
         """
+        return self._explaining()[0]
+
+    def _explaining(self) -> tuple[Session, Session]:
+        """Graph of activation maps, and the backbone whose feature map it takes."""
         path = self._bundle.explain
         if path is None:
             raise ConfigError(
@@ -101,10 +121,28 @@ class Networks:
             )
         with self._lock:
             if self._explain is None:
+                backbone = self.backbone
+                if self.precision == "int8":
+                    backbone = self._open_backbone("fp32")
                 session = open_session(path, self._settings, self._n_threads)
-                _check_explain_graph(session, self.backbone, self._bundle)
-                self._explain = session
+                _check_explain_graph(session, backbone, self._bundle)
+                self._explain = (session, backbone)
             return self._explain
+
+    def _open_backbone(self, precision: RunPrecision) -> Session:
+        bundle = self._bundle
+        if precision == "fp32" and self.provider == "cpu":
+            return open_optimized(
+                bundle.backbone,
+                bundle.checksums[bundle.backbone.name],
+                self._n_threads,
+                ModelCache.with_user_folder(self._settings.model_cache),
+            )
+        model = bundle.backbone
+        if precision == "int8" and bundle.backbone_int8 is not None:
+            model = bundle.backbone_int8
+        # Not through the cache: of an 8-bit graph it would save 0.02 s (docs/cold-start.md).
+        return open_session(model, self._settings, self._n_threads, precision=precision)
 
     def _check_contract(self) -> None:
         size = self._bundle.method.input_size
