@@ -25,8 +25,8 @@ import ildsdk.cli
 mark("import command line")
 import numpy
 mark("import numpy")
-import pydicom
-mark("import pydicom")
+import ildsdk.dicom
+mark("import ildsdk.dicom")
 import onnxruntime
 mark("import onnxruntime")
 import native_hash.jit

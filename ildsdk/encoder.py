@@ -19,7 +19,6 @@ import numpy.typing as npt
 from ildsdk.bundle import Bundle
 from ildsdk.errors import ModelError
 from ildsdk.explain import SliceBox
-from ildsdk.lung import segment_lung
 from ildsdk.model_input import input_box, model_input
 from ildsdk.radiomics import RadiomicsExtractor
 from ildsdk.radiomics.scratch import RadiomicsScratch
@@ -173,6 +172,9 @@ class Encoder:
         ConfigError
             Location vectors are asked for and the bundle has no graph of activation maps.
         """
+        # Starts numba, which is loaded beside the networks: ildsdk.kernel_loading.
+        from ildsdk.lung import segment_lung
+
         clock = _StageClock()
         lung = segment_lung(
             ct_slice.pixels_hu,
@@ -285,9 +287,7 @@ class Encoder:
             clock.restart()
             return self.bundle.scaler.transform(features)[np.newaxis]
 
-        (embedding,), *maps = networks.embed(
-            images, standardized, more=["feature_map"] if explain else []
-        )
+        (embedding,), feature_map = networks.embed(images, standardized, with_map=with_locations)
         clock.lap("fusion")
         norm = float(np.linalg.norm(embedding))
         if not abs(norm - 1) <= _UNIT_NORM_TOLERANCE:  # also true for NaN
@@ -297,9 +297,9 @@ class Encoder:
             )
         (features,) = late
         locations = None
-        if explain is not None:
+        if explain is not None and feature_map is not None:
             scaled = self.bundle.scaler.transform(features)[np.newaxis]
-            locations = _locations(explain, maps[0], scaled, self.bundle.embedding_size)
+            locations = _locations(explain, feature_map, scaled, self.bundle.embedding_size)
             clock.lap("explain")
         return _Embedded(features, np.ascontiguousarray(embedding / np.float32(norm)), locations)
 

@@ -19,6 +19,7 @@ from ildsdk.array_input import slice_from_array
 from ildsdk.bundle import Bundle
 from ildsdk.encoder import Encoder
 from ildsdk.index import Index
+from ildsdk.kernel_loading import loading_kernels
 from ildsdk.notice import notice
 from ildsdk.per_process import PerProcess
 from ildsdk.records import (
@@ -104,7 +105,7 @@ class Retriever:
         allow_engine_build: bool = False,
         remembered_slices: int = DEFAULT_MAX_SLICES,
     ) -> Retriever:
-        """Open a bundle and an index that was built with it.
+        """Open a bundle and an index that was built with it, and load all that a query runs.
 
         Parameters
         ----------
@@ -139,18 +140,18 @@ class Retriever:
             engine_folder=engine_folder,
             allow_engine_build=allow_engine_build,
         )
-        opened_bundle = Bundle.open(bundle if bundle is not None else defaults.bundle_path())
-        opened_index = Index.open(
-            index if index is not None else defaults.index_path(),
-            expected_bundle_hash=opened_bundle.bundle_hash,
-        )
-        try:
-            return cls(
-                opened_bundle, opened_index, Encoder(opened_bundle, settings), remembered_slices
+        with loading_kernels(settings.radiomics_engine):
+            opened_bundle = Bundle.open(bundle if bundle is not None else defaults.bundle_path())
+            opened_index = Index.open(
+                index if index is not None else defaults.index_path(),
+                expected_bundle_hash=opened_bundle.bundle_hash,
             )
-        except BaseException:
-            opened_index.close()
-            raise
+            try:
+                encoder = Encoder(opened_bundle, settings)
+                return cls(opened_bundle, opened_index, encoder, remembered_slices)
+            except BaseException:
+                opened_index.close()
+                raise
 
     @property
     def provider(self) -> str:

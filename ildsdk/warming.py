@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from ildsdk.kernel_loading import run_slice_kernels
 
 Kept = Literal["package", "user", "nowhere"]
 
@@ -80,33 +81,10 @@ def loaded_kernels() -> list[Any]:
 
 def _run_kernels() -> None:
     import native_hash
-    from ildsdk.lung import segment_lung
-    from ildsdk.model_input import model_input
-    from ildsdk.radiomics import RadiomicsExtractor
-    from ildsdk.settings import MethodSettings
 
     native_hash.warmup()
-    pixels_hu, pixel_spacing_mm = _chest()
-    extractor = RadiomicsExtractor()
     for dtype in (np.float32, np.int16, np.float64):  # of pixels from arrays and image files
-        pixels: npt.NDArray[Any] = pixels_hu.astype(dtype)
-        lung = segment_lung(pixels, pixel_spacing_mm)
-        extractor.extract(pixels, lung.lung_mask, pixel_spacing_mm)
-        model_input(pixels, pixel_spacing_mm, lung.lung_mask, MethodSettings(input_size=64))
-
-
-def _chest() -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
-    """A body with two lungs and ribs, in HU, so plain that only a kernel takes it for one."""
-    spacing_mm = 1.4
-    y, x = np.mgrid[-128:128, -128:128] * spacing_mm
-    pixels_hu = np.full(y.shape, -1000.0)
-    pixels_hu[(x / 165) ** 2 + (y / 115) ** 2 < 1] = 40
-    cage = (x / 150) ** 2 + (y / 100) ** 2
-    pixels_hu[(cage < 1) & (cage > 0.9) & (np.sin(12 * np.arctan2(y, x)) > 0)] = 500
-    for middle_mm in (-75, 75):
-        pixels_hu[((x - middle_mm) / 55) ** 2 + (y / 78) ** 2 < 1] = -850
-    texture = np.random.default_rng(0).normal(0, 30, y.shape)
-    return pixels_hu + texture, (spacing_mm, spacing_mm)
+        run_slice_kernels(256, dtype)
 
 
 class _ColdKernelError(Exception):

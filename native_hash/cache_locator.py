@@ -87,34 +87,34 @@ class _BakedFirst:
     """The cache a dispatcher talks to: reads the baked one first, writes numba's own only."""
 
     def __init__(self, baked: Any, own: Any) -> None:
-        self._baked = baked
-        self._own = own
+        self.baked = baked
+        self.own = own
 
     @property
     def cache_path(self) -> str:
-        return str(self._baked.cache_path)
+        return str(self.baked.cache_path)
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Compiled code for a signature, None where it must be compiled."""
         try:
-            found = self._baked.load_overload(signature, target_context)
+            found = self.baked.load_overload(signature, target_context)
         except Exception:  # damaged or not readable: costs a compilation, no answer
             found = None
-        return self._own.load_overload(signature, target_context) if found is None else found
+        return self.own.load_overload(signature, target_context) if found is None else found
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        self._own.save_overload(signature, compiled)
+        self.own.save_overload(signature, compiled)
 
     def enable(self) -> None:
-        self._baked.enable()
-        self._own.enable()
+        self.baked.enable()
+        self.own.enable()
 
     def disable(self) -> None:
-        self._baked.disable()
-        self._own.disable()
+        self.baked.disable()
+        self.own.disable()
 
     def flush(self) -> None:
-        self._own.flush()
+        self.own.flush()
 
 
 def _baked_cache(function: Any) -> Any:

@@ -8,9 +8,8 @@ from typing import Any
 import numba
 
 from native_hash.cache_locator import read_baked_cache, stamp_by_content
+from native_hash.quick_load import load_quickly
 from native_hash.starting import start_numba
-
-start_numba()
 
 SCAN_FASTMATH = frozenset({"reassoc", "contract"})
 """Lets LLVM sum a dot product in vector lanes (5 x); NaN and signed zero keep their meaning."""
@@ -48,6 +47,8 @@ def kernel(fastmath: frozenset[str]) -> Callable[[Callable[..., Any]], Callable[
             compiled = numba.njit(cache=False, **options)(function)
         if not (read_baked_cache(compiled) or is_kept):
             _uncached.append(function.__name__)
+        if not load_quickly(compiled):
+            start_numba()
         return compiled
 
     return decorate

@@ -19,11 +19,12 @@ _spent = [0]
 
 
 def engine_for(engine: Engine, n_multiply_adds: int) -> Engine:
-    """Engine for one search: numpy while numba is not loaded and little was asked for.
+    """Engine for one search: numpy while its kernels are not loaded and little was asked for.
 
     Both give the same bits, so only time depends on it. After ``NUMPY_FIRST`` multiply-adds in
-    this process, or once any kernel was loaded (:func:`native_hash.warmup` does), it is
-    the engine asked for.
+    this process, or once a kernel of search was loaded (:func:`native_hash.warmup` does), it
+    is the engine asked for. Kernels of other packages do not count: where numba runs already, those
+    of one search still take 0.03 s to load.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def engine_for(engine: Engine, n_multiply_adds: int) -> Engine:
     n_multiply_adds : int
         Rows times queries times dimensions.
     """
-    if engine == "numpy" or "native_hash.jit" in sys.modules:
+    if engine == "numpy" or "native_hash.kernels" in sys.modules:
         return engine
     _spent[0] += n_multiply_adds  # a lost update between threads only moves the start a little
     return "numba" if _spent[0] > NUMPY_FIRST else "numpy"

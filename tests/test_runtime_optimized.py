@@ -17,7 +17,6 @@ from ildsdk.runtime import ort_optimized
 from ildsdk.runtime.cpu_features import CpuFeatures
 from ildsdk.runtime.model_cache import CacheFolder, ModelCache
 from ildsdk.runtime.ort_optimized import cache_key, open_optimized
-from ildsdk.runtime.precision import RunPrecision
 from ildsdk.settings import RuntimeSettings
 from tests.bundle_factory import INPUT_SIZE, write_tiny_bundle
 
@@ -36,51 +35,40 @@ def cache(tmp_path: Path) -> ModelCache:
     return ModelCache(read=(folder,), write=(folder,))
 
 
-def model_of(bundle: Bundle, precision: RunPrecision) -> Path:
-    if precision == "int8":
-        assert bundle.backbone_int8 is not None
-        return bundle.backbone_int8
-    return bundle.backbone
-
-
-def answer(
-    bundle: Bundle, precision: RunPrecision, cache: ModelCache, sha256: str = SHA256
-) -> list[bytes]:
-    session = open_optimized(model_of(bundle, precision), sha256, 2, precision, cache)
+def answer(bundle: Bundle, cache: ModelCache) -> list[bytes]:
+    session = open_optimized(bundle.backbone, SHA256, 2, cache)
     assert session.provider == "cpu"
     outputs = session.run_all(["deep_features", "feature_map"], {"image": IMAGE})
     return [output.tobytes() for output in outputs]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_cached_session_gives_the_same_bits_without_the_model(
-    bundle: Bundle, cache: ModelCache, tmp_path: Path, precision: RunPrecision,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    expected = answer(bundle, precision, ModelCache())
-    assert answer(bundle, precision, cache) == expected
+    bundle: Bundle, cache: ModelCache, tmp_path: Path
+) -> None:
+    expected = answer(bundle, ModelCache())
+    assert answer(bundle, cache) == expected
     (entry,) = cache.read[0].path.iterdir()
     assert {path.name for path in entry.iterdir()} >= {"graph.onnx", "entry.json"}
-    # No part of the model is read again, external weights among them.
+    # The model is not read again.
     elsewhere = dataclasses.replace(bundle, folder=tmp_path / "gone")
-    assert answer(elsewhere, precision, cache) == expected
+    assert answer(elsewhere, cache) == expected
 
 
 def test_the_key_changes_with_whatever_the_graph_depends_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keys = [cache_key(SHA256, "int8"), cache_key("cd" * 32, "int8")]
+    keys = [cache_key(SHA256), cache_key("cd" * 32)]
     with monkeypatch.context() as changed:
         changed.setattr(ort_optimized.ort, "__version__", "0.0")
-        keys.append(cache_key(SHA256, "int8"))
+        keys.append(cache_key(SHA256))
     with monkeypatch.context() as changed:
         changed.setattr(ort_optimized.ort, "get_build_info", lambda: "another build")
-        keys.append(cache_key(SHA256, "int8"))
+        keys.append(cache_key(SHA256))
     for names in ({"avx2"}, {"avx2", "avx512vnni"}):
         cpu = CpuFeatures(machine="x86_64", names=frozenset(names))
         with monkeypatch.context() as changed:
             changed.setattr(ort_optimized, "cpu_features", lambda cpu=cpu: cpu)
-            keys.append(cache_key(SHA256, "int8"))
+            keys.append(cache_key(SHA256))
     assert None not in keys
     assert len({key.folder_name for key in keys if key is not None}) == len(keys)
 
@@ -90,25 +78,25 @@ def test_a_processor_that_cannot_be_told_has_no_cache(
 ) -> None:
     unknown = CpuFeatures(machine="x86_64", names=frozenset())
     monkeypatch.setattr(ort_optimized, "cpu_features", lambda: unknown)
-    assert answer(bundle, "fp32", cache) == answer(bundle, "fp32", ModelCache())
+    assert answer(bundle, cache) == answer(bundle, ModelCache())
     assert not cache.read[0].path.exists()
 
 
 @pytest.mark.parametrize("name", ["graph.onnx", "entry.json"])
 def test_a_damaged_entry_costs_time_only(bundle: Bundle, cache: ModelCache, name: str) -> None:
-    expected = answer(bundle, "fp32", cache)
+    expected = answer(bundle, cache)
     (entry,) = cache.read[0].path.iterdir()
     (entry / name).write_bytes(b"no model")
-    assert answer(bundle, "fp32", cache) == expected
+    assert answer(bundle, cache) == expected
     assert b"no model" not in (entry / name).read_bytes()
 
 
 def test_a_graph_that_would_answer_otherwise_is_not_kept(
     bundle: Bundle, cache: ModelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = answer(bundle, "fp32", ModelCache())
+    expected = answer(bundle, ModelCache())
     monkeypatch.setattr(ort_optimized, "_answer_alike", lambda *_: False)
-    assert answer(bundle, "fp32", cache) == expected
+    assert answer(bundle, cache) == expected
     assert not list(cache.read[0].path.iterdir())
 
 
@@ -139,17 +127,23 @@ def test_a_broken_model_is_an_error_with_and_without_a_cache(
     (tmp_path / "backbone.onnx").write_bytes(b"no model")
     for one in (cache, ModelCache()):
         with pytest.raises(ModelError, match=r"backbone.onnx does not load") as caught:
-            open_optimized(tmp_path / "backbone.onnx", SHA256, 1, "fp32", one)
+            open_optimized(tmp_path / "backbone.onnx", SHA256, 1, one)
         assert str(tmp_path) not in str(caught.value)
     assert not list(cache.read[0].path.iterdir())
 
 
 def test_an_encoder_keeps_and_uses_its_backbone(bundle: Bundle, tmp_path: Path) -> None:
-    settings = RuntimeSettings(provider="cpu", model_cache=tmp_path / "models", precision="int8")
+    settings = RuntimeSettings(provider="cpu", model_cache=tmp_path / "models")
     Encoder(bundle, settings).self_test()
     (entry,) = (tmp_path / "models").iterdir()
     stamps = {path.name: path.stat().st_mtime_ns for path in entry.iterdir()}
     Encoder(bundle, settings).self_test()
     assert {path.name: path.stat().st_mtime_ns for path in entry.iterdir()} == stamps
-    Encoder(bundle, dataclasses.replace(settings, precision="fp32")).self_test()
-    assert len(list((tmp_path / "models").iterdir())) == 2
+
+
+def test_an_8_bit_backbone_is_not_kept(bundle: Bundle, tmp_path: Path) -> None:
+    settings = RuntimeSettings(provider="cpu", model_cache=tmp_path / "models", precision="int8")
+    encoder = Encoder(bundle, settings)
+    encoder.self_test()
+    assert encoder.precision == "int8"
+    assert not (tmp_path / "models").exists()

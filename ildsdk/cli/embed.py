@@ -39,12 +39,14 @@ def embed(
     from ildsdk import defaults
     from ildsdk.bundle import Bundle
     from ildsdk.encoder import Encoder
+    from ildsdk.kernel_loading import loading_kernels
     from ildsdk.slice_memory import SliceMemory
     from ildsdk.study_encoding import embed_study
 
     settings = QuerySettings(every_mm=every_mm, series_uid=series_uid)
-    opened = Bundle.open(bundle or defaults.bundle_path())
-    encoder = Encoder(opened, RuntimeSettings(**runtime))
+    runtime_settings = RuntimeSettings(**runtime)
+    with loading_kernels(runtime_settings.radiomics_engine):
+        encoder = Encoder(Bundle.open(bundle or defaults.bundle_path()), runtime_settings)
     with progress_bar("slice", quiet=quiet) as progress:
         result = embed_study(study, SliceMemory(encoder), settings, progress)
     click.echo(result.to_json())

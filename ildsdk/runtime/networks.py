@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from ildsdk.runtime.device_session import chain_of
 from ildsdk.runtime.model_cache import ModelCache
 from ildsdk.runtime.ort_optimized import open_optimized
 from ildsdk.runtime.ort_session import open_session
-from ildsdk.runtime.precision import choose_precision
+from ildsdk.runtime.precision import RunPrecision, choose_precision
 from ildsdk.runtime.providers import choose_provider
 from ildsdk.runtime.session import Axes, Session
 from ildsdk.settings import Provider, RuntimeSettings
@@ -65,8 +64,9 @@ class Networks:
             has_int8=bundle.backbone_int8 is not None,
             cpu=cpu_features(),
         )
-        self.backbone = self._open_backbone()
-        self._explain: Session | None = None  # opened when first asked for
+        self.backbone = self._open_backbone(self.precision)
+        # Opened when first asked for: the graph of activation maps and the backbone before it.
+        self._explain: tuple[Session, Session] | None = None
         self._lock = threading.Lock()
         self._check_contract()
         self._chain = chain_of(self.backbone, self.fusion)
@@ -76,9 +76,13 @@ class Networks:
         image: npt.NDArray[np.float32],
         radiomics: Callable[[], npt.NDArray[np.float32]],
         *,
-        more: Sequence[str] = (),
-    ) -> list[npt.NDArray[np.float32]]:
+        with_map: bool = False,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Run backbone and fusion network; on a GPU what passes between them stays there.
+
+        The feature map of an 8-bit backbone is not close enough to draw activation maps from
+        (docs/cold-start.md): the float32 one runs for it too, so that maps do not depend on the
+        precision.
 
         Parameters
         ----------
@@ -87,43 +91,36 @@ class Networks:
         radiomics : callable
             Gives float32 ``(1, 102)``, standardised; called when the backbone has run, so that
             the features can be computed meanwhile.
-        more : sequence of str
-            Further outputs of the backbone, for example ``"feature_map"``.
+        with_map : bool
+            Also the feature map that activation maps are made of.
 
         Returns
         -------
-        list of ndarray
-            float32 embedding ``(1, d)``, then what ``more`` names.
+        embedding : ndarray
+            float32 ``(1, d)``.
+        feature_map : ndarray or None
+            float32 ``(1, q, h, w)``.
 
         Raises
         ------
         ModelError
             A network failed.
+        ConfigError
+            A map is asked for and the bundle has none.
         """
+        map_backbone = self._explaining()[1] if with_map else None
+        more = ["feature_map"] if map_backbone is self.backbone else []
         if self._chain is not None:
-            return self._chain.run_all(
+            found, *maps = self._chain.run_all(
                 ["embedding", *more], {"image": image}, late=lambda: {"radiomics": radiomics()}
             )
-        deep_features, *others = self.backbone.run_all(["deep_features", *more], {"image": image})
-        passed = {"deep_features": deep_features, "radiomics": radiomics()}
-        return [*self.fusion.run_all(["embedding"], passed), *others]
-
-    def _open_backbone(self) -> Session:
-        bundle, model = self._bundle, self._bundle.backbone
-        if self.precision == "int8" and bundle.backbone_int8 is not None:
-            model = bundle.backbone_int8
-        if self.provider != "cpu":
-            return open_session(model, self._settings, self._n_threads, precision=self.precision)
-        # The 8-bit graph reads its weights out of the other file.
-        names = dict.fromkeys((model.name, bundle.backbone.name))
-        digests = " ".join(bundle.checksums[name] for name in names)
-        return open_optimized(
-            model,
-            hashlib.sha256(digests.encode()).hexdigest(),
-            self._n_threads,
-            self.precision,
-            ModelCache.with_user_folder(self._settings.model_cache),
-        )
+        else:
+            deep_features, *maps = self.backbone.run_all(["deep_features", *more], {"image": image})
+            passed = {"deep_features": deep_features, "radiomics": radiomics()}
+            found = self.fusion.run_all(["embedding"], passed)[0]
+        if map_backbone is not None and not maps:
+            maps = map_backbone.run_all(["feature_map"], {"image": image})
+        return found, maps[0] if maps else None
 
     def explain(self) -> Session:
         """Graph of activation maps, loaded and checked when first asked for.
@@ -135,6 +132,10 @@ class Networks:
         ModelError
             It does not load, or does not fit the other two.
         """
+        return self._explaining()[0]
+
+    def _explaining(self) -> tuple[Session, Session]:
+        """Graph of activation maps, and the backbone whose feature map it takes."""
         path = self._bundle.explain
         if path is None:
             raise ConfigError(
@@ -144,10 +145,28 @@ class Networks:
             )
         with self._lock:
             if self._explain is None:
+                backbone = self.backbone
+                if self.precision == "int8":
+                    backbone = self._open_backbone("fp32")
                 session = open_session(path, self._settings, self._n_threads)
-                _check_explain_graph(session, self.backbone, self._bundle)
-                self._explain = session
+                _check_explain_graph(session, backbone, self._bundle)
+                self._explain = (session, backbone)
             return self._explain
+
+    def _open_backbone(self, precision: RunPrecision) -> Session:
+        bundle = self._bundle
+        if precision == "fp32" and self.provider == "cpu":
+            return open_optimized(
+                bundle.backbone,
+                bundle.checksums[bundle.backbone.name],
+                self._n_threads,
+                ModelCache.with_user_folder(self._settings.model_cache),
+            )
+        model = bundle.backbone
+        if precision == "int8" and bundle.backbone_int8 is not None:
+            model = bundle.backbone_int8
+        # Not through the cache: of an 8-bit graph it would save 0.02 s (docs/cold-start.md).
+        return open_session(model, self._settings, self._n_threads, precision=precision)
 
     def _check_contract(self) -> None:
         size = self._bundle.method.input_size

@@ -16,8 +16,7 @@ import onnxruntime as ort
 from ildsdk.errors import ModelError
 from ildsdk.runtime.cpu_features import cpu_features
 from ildsdk.runtime.model_cache import CacheKey, ModelCache
-from ildsdk.runtime.ort_session import OrtSession, needs_saturation_guard, session_options, start
-from ildsdk.runtime.precision import RunPrecision
+from ildsdk.runtime.ort_session import OrtSession, session_options, start
 from ildsdk.runtime.providers import CPU_PROVIDERS
 
 _GRAPH_NAME = "graph.onnx"
@@ -28,18 +27,17 @@ def open_optimized(
     model: Path,
     model_sha256: str,
     n_threads: int,
-    precision: RunPrecision,
     cache: ModelCache,
 ) -> OrtSession:
-    """Load a model on the CPU, from a cache where it is there, and fill the cache else.
+    """Load a float32 model on the CPU, from a cache where it is there, and fill the cache else.
 
     Parameters
     ----------
     model : Path
         ONNX file, checked by the bundle beforehand.
     model_sha256 : str
-        SHA-256 (hex) of all that is read for it, files of weights included.
-    n_threads, precision
+        SHA-256 (hex) of the file.
+    n_threads : int
         As in :func:`ildsdk.runtime.ort_session.open_session`.
     cache : ModelCache
 
@@ -48,15 +46,15 @@ def open_optimized(
     ModelError
         The model itself does not load.
     """
-    key = cache_key(model_sha256, precision)
+    key = cache_key(model_sha256)
     session = None
     if key is not None:
-        session = _from_entry(cache.find(key), n_threads, precision)
-        session = session or _keeping(cache, key, model, n_threads, precision)
-    return session or _start(model, session_options(n_threads, precision))
+        session = _from_entry(cache.find(key), n_threads)
+        session = session or _keeping(cache, key, model, n_threads)
+    return session or _start(model, session_options(n_threads, "fp32"))
 
 
-def cache_key(model_sha256: str, precision: RunPrecision) -> CacheKey | None:
+def cache_key(model_sha256: str) -> CacheKey | None:
     """What the optimized form of a model depends on; None where the processor cannot be told."""
     cpu = cpu_features()
     if not cpu.names:
@@ -67,7 +65,6 @@ def cache_key(model_sha256: str, precision: RunPrecision) -> CacheKey | None:
             "engine": f"onnxruntime {ort.__version__}",
             "build": ort.get_build_info(),
             "optimization": "all",
-            "saturation_guard": str(needs_saturation_guard(precision)),
             "machine": cpu.machine,
             "cpu": hashlib.sha256(" ".join(sorted(cpu.names)).encode()).hexdigest(),
         },
@@ -78,10 +75,10 @@ def _start(model: Path, options: ort.SessionOptions) -> OrtSession:
     return start(model, "cpu", CPU_PROVIDERS, options)
 
 
-def _from_entry(entry: Path | None, n_threads: int, precision: RunPrecision) -> OrtSession | None:
+def _from_entry(entry: Path | None, n_threads: int) -> OrtSession | None:
     if entry is None:
         return None
-    options = session_options(n_threads, precision)
+    options = session_options(n_threads, "fp32")
     # Nothing is left to optimize, and a second pass could change the sums.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -90,11 +87,9 @@ def _from_entry(entry: Path | None, n_threads: int, precision: RunPrecision) -> 
         return None
 
 
-def _keeping(
-    cache: ModelCache, key: CacheKey, model: Path, n_threads: int, precision: RunPrecision
-) -> OrtSession | None:
+def _keeping(cache: ModelCache, key: CacheKey, model: Path, n_threads: int) -> OrtSession | None:
     """Start a session that writes its optimized graph; None where it could not be written."""
-    options = session_options(n_threads, precision)
+    options = session_options(n_threads, "fp32")
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_file_name", _WEIGHTS_NAME
     )
@@ -106,7 +101,7 @@ def _keeping(
             session = _start(model, options)
         except ModelError:  # of a full disk, or of the model: without a cache it will show
             return None
-        kept = _from_entry(draft.folder, n_threads, precision)
+        kept = _from_entry(draft.folder, n_threads)
         if kept is not None and _answer_alike(session, kept):
             draft.publish()
         return session
