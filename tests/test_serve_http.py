@@ -456,6 +456,9 @@ def test_the_log_tells_route_and_time_and_no_patient(
         served.ask_path(serve_world / PLANTED_ID)
         served.ask("GET", f"/v1/{PLANTED_ID}?name={PLANTED_NAME}")
         served.ask_path(serve_world / "study")
+        deadline = time.monotonic() + 10  # the line follows the answer
+        while "POST /v1/query 200" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert "POST /v1/query 200" in caplog.text
     assert "GET other 404" in caplog.text
     for secret in (PLANTED_ID, PLANTED_NAME, PLANTED_NAME.split("^")[0], str(serve_world)):
