@@ -50,13 +50,15 @@ class Ours:
     """
 
     def __init__(self, index: Path, *, n_threads: int, precision: str = "auto") -> None:
-        wanted = {"precision": precision, "remembered_slices": 0}
+        # Until branch runtime is here there is no precision to ask for.
         known = inspect.signature(Retriever.open).parameters
+        asked = {"precision": precision} if "precision" in known else {}
         self.retriever = Retriever.open(
             index=index,
             provider="cpu",
             n_threads=n_threads,
-            **{name: value for name, value in wanted.items() if name in known},  # type: ignore
+            remembered_slices=0,
+            **asked,
         )
         # The encoder and the sessions that a query really runs, not others opened like them.
         self._encoder = self.retriever._encoder
