@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ildsdk.lung import segment_lung
 from ildsdk.model_input import model_input
 from ildsdk.records import CtSlice, Neighbor
 from ildsdk.retriever import Retriever
-from ildsdk.settings import QuerySettings
+from ildsdk.settings import Precision, QuerySettings
 
 NETWORK_STAGES = ("backbone", "fusion")
 EVERY_SLICE = QuerySettings(every_mm=0)
@@ -27,7 +26,7 @@ Float32 = npt.NDArray[np.float32]
 
 def has_int8(bundle: Bundle) -> bool:
     """Whether the bundle carries an int8 backbone."""
-    return getattr(bundle, "backbone_int8", None) is not None
+    return bundle.backbone_int8 is not None
 
 
 class Ours:
@@ -49,23 +48,18 @@ class Ours:
         The one that runs.
     """
 
-    def __init__(self, index: Path, *, n_threads: int, precision: str = "auto") -> None:
-        # Until branch runtime is here there is no precision to ask for.
-        known = inspect.signature(Retriever.open).parameters
-        asked = {"precision": precision} if "precision" in known else {}
+    def __init__(self, index: Path, *, n_threads: int, precision: Precision = "auto") -> None:
         self.retriever = Retriever.open(
             index=index,
             provider="cpu",
             n_threads=n_threads,
             remembered_slices=0,
-            **asked,
+            precision=precision,
         )
         # The encoder and the sessions that a query really runs, not others opened like them.
         self._encoder = self.retriever._encoder
-        networks = getattr(self._encoder, "_networks", None)
-        self._backbone = networks.backbone if networks else self._encoder._backbone
-        self._fusion = networks.fusion if networks else self._encoder._fusion
-        self.precision = getattr(self._encoder, "precision", "fp32")
+        self._networks = self._encoder._networks
+        self.precision = self._encoder.precision
 
     @property
     def bundle(self) -> Bundle:
@@ -116,9 +110,8 @@ class Ours:
         features : ndarray
             float64 ``(102,)``.
         """
-        deep = self._backbone.run("deep_features", {"image": image[np.newaxis]})
         radiomics = self.bundle.scaler.transform(features)[np.newaxis]
-        self._fusion.run("embedding", {"deep_features": deep, "radiomics": radiomics})
+        self._networks.embed(image[np.newaxis], lambda: radiomics)
 
     def close(self) -> None:
         """Close the index."""

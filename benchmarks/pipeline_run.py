@@ -48,7 +48,7 @@ from ildsdk.encoder import Encoder  # noqa: E402
 from ildsdk.index import Index  # noqa: E402
 from ildsdk.lung import segment_lung  # noqa: E402
 from ildsdk.model_input import model_input  # noqa: E402
-from ildsdk.runtime.session import open_session  # noqa: E402
+from ildsdk.runtime.networks import open_networks  # noqa: E402
 from ildsdk.settings import RuntimeSettings  # noqa: E402
 
 EVERY_SLICE = QuerySettings(every_mm=0)
@@ -325,17 +325,13 @@ def main() -> None:
         settings = RuntimeSettings(provider="cpu", n_threads=n)
         encoder = Encoder(bundle, settings)
         stages = {
-            kind: Stages(
-                encoder,
-                open_session(bundle.backbone, settings, n_session),
-                open_session(bundle.fusion, settings, n_session),
-            )
+            kind: Stages(encoder, open_networks(bundle, settings, n_session))
             for kind, n_session in (("wide", n), ("narrow", 1))
         }
         (found,) = discover(study, every_mm=0).studies
         step = math.ceil(len(found.slices) / arguments.sample)
         sample = found.slices[::step]
-        report["precision"] = getattr(encoder, "precision", "fp32")
+        report["precision"] = encoder.precision
         if "network" in parts:
             report["network"] = network_figures(stages, sample, n, arguments.rounds)
         if "stages" in parts:

@@ -18,16 +18,16 @@ from ildsdk.dicom import SliceHeader, read_slice
 from ildsdk.encoder import Encoder
 from ildsdk.lung import segment_lung
 from ildsdk.model_input import model_input
-from ildsdk.runtime.session import Session
+from ildsdk.runtime.networks import Networks
 
 Embeddings = list[np.ndarray]
 
 
 class Stages:
-    """The stages of one slice with the sessions of a caller's choice."""
+    """The stages of one slice with the networks of a caller's choice."""
 
-    def __init__(self, encoder: Encoder, backbone: Session, fusion: Session) -> None:
-        self.encoder, self.backbone, self.fusion = encoder, backbone, fusion
+    def __init__(self, encoder: Encoder, networks: Networks) -> None:
+        self.encoder, self.networks = encoder, networks
 
     def prepared(self, header: SliceHeader) -> tuple[np.ndarray, np.ndarray]:
         """Model input and radiomics features."""
@@ -42,9 +42,8 @@ class Stages:
 
     def embedded(self, image: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Embedding of a prepared slice."""
-        deep = self.backbone.run("deep_features", {"image": image[np.newaxis]})
         radiomics = self.encoder.bundle.scaler.transform(features)[np.newaxis]
-        return self.fusion.run("embedding", {"deep_features": deep, "radiomics": radiomics})[0]
+        return self.networks.embed(image[np.newaxis], lambda: radiomics)[0][0]
 
 
 def prepare_ahead(
