@@ -11,8 +11,9 @@ import pytest
 from ildsdk.bundle import Bundle
 from ildsdk.encoder import Encoder
 from ildsdk.errors import ConfigError, ModelError
-from ildsdk.runtime import providers
+from ildsdk.runtime import ort_session, providers
 from ildsdk.runtime.cpu_features import CpuFeatures, cpu_features
+from ildsdk.runtime.networks import Networks
 from ildsdk.runtime.ort_session import open_session
 from ildsdk.runtime.precision import RunPrecision, choose_precision
 from ildsdk.runtime.threads import available_cpus
@@ -188,3 +189,39 @@ def test_fp16_on_a_cpu_is_refused(bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match="has no 8-bit network"):
         Encoder(bundle, RuntimeSettings(provider="cpu", precision="int8"))
     assert Encoder(bundle, RuntimeSettings(provider="cpu")).precision == "fp32"
+
+
+def test_maps_do_not_depend_on_the_precision(tmp_path: Path) -> None:
+    made = write_tiny_bundle(tmp_path / "both", with_int8=True, with_maps=True)
+    image = np.random.default_rng(3).random((1, 1, 64, 64), np.float32)
+    exact, rounded = (
+        Networks(made, RuntimeSettings(provider="cpu", precision=precision), 1)
+        for precision in ("fp32", "int8")
+    )
+    exact_features, exact_map = exact.run_backbone(image, with_map=True)
+    features, feature_map = rounded.run_backbone(image, with_map=True)
+    assert exact_map is not None
+    assert feature_map is not None
+    assert feature_map.tobytes() == exact_map.tobytes()
+    assert features.tobytes() != exact_features.tobytes()
+    # Asked for without a map, the answer is the same.
+    assert features.tobytes() == rounded.run_backbone(image)[0].tobytes()
+
+
+def test_int8_agrees_guarded_against_saturation_and_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels of a processor without VNNI run on this one too; it never saturates."""
+    made = write_tiny_bundle(tmp_path / "both", with_int8=True)
+    settings = RuntimeSettings(provider="cpu", precision="int8")
+    image = np.random.default_rng(3).random((1, 1, 64, 64), np.float32)
+    if not cpu_features().has_fast_int8:
+        pytest.skip("this processor saturates without the guard")
+    plain = Networks(made, settings, 1).run_backbone(image)[0]
+    monkeypatch.setattr(ort_session, "cpu_features", lambda: _OLD)
+    assert ort_session.needs_saturation_guard("int8")
+    assert not ort_session.needs_saturation_guard("fp32")
+    options = ort_session.session_options(1, "int8")
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    guarded = Networks(made, settings, 1).run_backbone(image)[0]
+    np.testing.assert_allclose(guarded, plain, rtol=1e-5)
