@@ -10,8 +10,8 @@ stages      processor milliseconds of one slice by stage, and how much faster n 
             (n: the stage holds no lock; 1: it does not overlap at all)
 schedules   slices a second from files to embeddings, as in ``pipeline_schedules.py``
 study       ``Retriever.iter_query`` on the whole study, nothing remembered, in turns with the
-            network alone (one run of one thread on each thread); the share by processor time does
-            not depend on what else runs on the machine
+            network alone (one run of one thread on each thread); the share by processor time
+            does not depend on what else runs on the machine
 memory      peak resident memory (VmHWM) of a fresh process that answers the study, and one of twice
             the length
 """

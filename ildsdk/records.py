@@ -156,7 +156,8 @@ class SliceAnswer:
         True where the best score is under the index's calibrated threshold (or no
         item is left to compare with): the neighbors are shown, not to be relied on.
     timings_ms : dict
-        Milliseconds by stage: decode, mask, radiomics, backbone, fusion, search.
+        Milliseconds by stage: decode, recognize, mask, radiomics, model_input, backbone, fusion,
+        search; ``reused`` instead of recognize and what was not computed anew.
     pictures : SlicePictures or None
         Where they were asked for; not part of the JSON.
     maps : tuple of PairMaps
