@@ -43,7 +43,7 @@ class WarmUp:
 
 
 def warm_up(*, may_compile: bool = True) -> WarmUp:
-    """Run every kernel of mask, radiomics and search on small inputs.
+    """Run every kernel of mask, radiomics, model input and search on small inputs.
 
     Parameters
     ----------
@@ -81,7 +81,9 @@ def loaded_kernels() -> list[Any]:
 def _run_kernels() -> None:
     import native_hash
     from ildsdk.lung import segment_lung
+    from ildsdk.model_input import model_input
     from ildsdk.radiomics import RadiomicsExtractor
+    from ildsdk.settings import MethodSettings
 
     native_hash.warmup()
     pixels_hu, pixel_spacing_mm = _chest()
@@ -90,6 +92,7 @@ def _run_kernels() -> None:
         pixels = pixels_hu.astype(dtype)
         lung = segment_lung(pixels, pixel_spacing_mm)
         extractor.extract(pixels, lung.lung_mask, pixel_spacing_mm)
+        model_input(pixels, pixel_spacing_mm, lung.lung_mask, MethodSettings(input_size=64))
 
 
 def _chest() -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
