@@ -61,16 +61,16 @@ def test_help_and_import_load_nothing_heavy() -> None:
 
 
 def test_help_costs_little_more_than_click_itself() -> None:
-    def median_seconds(*arguments: str) -> float:
+    def least_seconds(*arguments: str) -> float:
         seconds = []
-        for _ in range(5):
+        for _ in range(7):
             started = time.perf_counter()
             subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
             seconds.append(time.perf_counter() - started)
-        return sorted(seconds)[2]
+        return min(seconds)
 
     # Absolute limits fail on a busy machine; both sides suffer alike here.
-    assert median_seconds("-m", "ildsdk", "--help") < 3 * median_seconds("-c", "import click")
+    assert least_seconds("-m", "ildsdk", "--help") < 3.5 * least_seconds("-c", "import click")
 
 
 def test_json_alone_on_stdout(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

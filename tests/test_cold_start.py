@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from ildsdk import defaults
@@ -27,7 +28,12 @@ def one_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     with zipfile.ZipFile(defaults.demo_study_path()) as archive:
         names = sorted(name for name in archive.namelist() if not name.endswith("/"))
-        return Path(archive.extract(names[len(names) // 2], folder))
+        path = Path(archive.extract(names[len(names) // 2], folder))
+    # Not compressed, as most CT is: a compressed file needs pydicom and its decoders.
+    plain = pydicom.dcmread(path)
+    plain.decompress()
+    plain.save_as(path)
+    return path
 
 
 def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
