@@ -8,6 +8,7 @@ import gc
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -334,7 +335,12 @@ class TestCommandLine:
 
         monkeypatch.setattr(study_encoding, "read_slice", read_slice)
         before = left_behind()
-        status, out, err = self.run(world, capsys)
+        # Ignored in jobs that a shell starts in the background.
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            status, out, err = self.run(world, capsys)
+        finally:
+            signal.signal(signal.SIGINT, handler)
         assert status == 130
         assert out == ""
         assert "interrupted" in err

@@ -34,7 +34,8 @@ import numpy as np
 from native_hash import kernels
 rows = np.random.default_rng(0).standard_normal((64, 8), dtype=np.float32)
 rows.flags.writeable = False
-norms = kernels.row_norms(rows)
+norms = np.empty(64)
+kernels.row_norms(rows, norms)
 np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), rtol=1e-6)
 assert sum(kernels.row_norms.stats.cache_hits.values()) == 1
 for name in ("numba.np.arrayobj", "numba.np.linalg", "numba.cpython.unicode", "scipy.linalg"):

@@ -198,14 +198,15 @@ def test_maps_do_not_depend_on_the_precision(tmp_path: Path) -> None:
         Networks(made, RuntimeSettings(provider="cpu", precision=precision), 1)
         for precision in ("fp32", "int8")
     )
-    exact_features, exact_map = exact.run_backbone(image, with_map=True)
-    features, feature_map = rounded.run_backbone(image, with_map=True)
+    radiomics = np.zeros((1, 102), np.float32)
+    exact_embedding, exact_map = exact.embed(image, lambda: radiomics, with_map=True)
+    embedding, feature_map = rounded.embed(image, lambda: radiomics, with_map=True)
     assert exact_map is not None
     assert feature_map is not None
     assert feature_map.tobytes() == exact_map.tobytes()
-    assert features.tobytes() != exact_features.tobytes()
+    assert embedding.tobytes() != exact_embedding.tobytes()
     # Asked for without a map, the answer is the same.
-    assert features.tobytes() == rounded.run_backbone(image)[0].tobytes()
+    assert embedding.tobytes() == rounded.embed(image, lambda: radiomics)[0].tobytes()
 
 
 def test_int8_agrees_guarded_against_saturation_and_not(
@@ -217,11 +218,11 @@ def test_int8_agrees_guarded_against_saturation_and_not(
     image = np.random.default_rng(3).random((1, 1, 64, 64), np.float32)
     if not cpu_features().has_fast_int8:
         pytest.skip("this processor saturates without the guard")
-    plain = Networks(made, settings, 1).run_backbone(image)[0]
+    plain = Networks(made, settings, 1).backbone.run_all(["deep_features"], {"image": image})[0]
     monkeypatch.setattr(ort_session, "cpu_features", lambda: _OLD)
     assert ort_session.needs_saturation_guard("int8")
     assert not ort_session.needs_saturation_guard("fp32")
     options = ort_session.session_options(1, "int8")
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
-    guarded = Networks(made, settings, 1).run_backbone(image)[0]
+    guarded = Networks(made, settings, 1).backbone.run_all(["deep_features"], {"image": image})[0]
     np.testing.assert_allclose(guarded, plain, rtol=1e-5)
