@@ -89,10 +89,11 @@ def _run_kernels() -> None:
     pixels_hu, pixel_spacing_mm = _chest()
     extractor = RadiomicsExtractor()
     for dtype in (np.float32, np.int16, np.float64):  # of pixels from arrays and image files
-        pixels = pixels_hu.astype(dtype)
-        lung = segment_lung(pixels, pixel_spacing_mm)
-        extractor.extract(pixels, lung.lung_mask, pixel_spacing_mm)
-        model_input(pixels, pixel_spacing_mm, lung.lung_mask, MethodSettings(input_size=64))
+        typed_hu = pixels_hu.astype(dtype)
+        lung = segment_lung(typed_hu, pixel_spacing_mm)
+        extractor.extract(typed_hu, lung.lung_mask, pixel_spacing_mm)
+    float_hu = pixels_hu.astype(np.float32)
+    model_input(float_hu, pixel_spacing_mm, lung.lung_mask, MethodSettings(input_size=64))
 
 
 def _chest() -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
