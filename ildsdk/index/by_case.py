@@ -11,7 +11,8 @@ import numpy.typing as npt
 from ildsdk.index.columns import Field
 from ildsdk.index.snapshot import Snapshot
 
-_BLOCK_ROWS = 65_536  # bounds the memory of a block of scores
+# They bound the memory of a block of scores (8 MB), however long study and index are.
+_BLOCK_ROWS, _BLOCK_QUERIES = 65_536, 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +45,19 @@ def case_scores(
     left_out = snapshot.left_out(excluded_rows)
     best = np.full((queries.shape[0], len(case_ids)), -np.inf, np.float32)
     for first_row, segment in snapshot.placed():
-        embeddings = segment.rows.values
         for start in range(0, segment.n_items, _BLOCK_ROWS):
             rows = slice(start, min(start + _BLOCK_ROWS, segment.n_items))
             placed = slice(first_row + rows.start, first_row + rows.stop)
-            scores = queries @ embeddings[rows].T
-            if left_out is not None:
-                scores[:, left_out[placed]] = -np.inf
             # Rows of a case mostly follow each other: one maximum per run, then per case.
             cases = numbers[placed]
             starts = np.flatnonzero(np.diff(cases, prepend=-1))
-            run_best = np.maximum.reduceat(scores, starts, axis=1)
-            np.maximum.at(best.T, cases[starts], run_best.T)
+            for first in range(0, len(queries), _BLOCK_QUERIES):
+                some = slice(first, first + _BLOCK_QUERIES)
+                scores = queries[some] @ segment.rows.values[rows].T
+                if left_out is not None:
+                    scores[:, left_out[placed]] = -np.inf
+                run_best = np.maximum.reduceat(scores, starts, axis=1)
+                np.maximum.at(best[some].T, cases[starts], run_best.T)
     first_rows = np.full(len(case_ids), snapshot.n_items, np.int64)
     live = np.flatnonzero(snapshot.live)
     np.minimum.at(first_rows, numbers[live], live)
