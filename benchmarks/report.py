@@ -101,7 +101,7 @@ def main(
         )
         _measure_to(path, kind, n, dimension, only, queries, effort)
     if portable is not None:
-        _run_portable(portable, sets, kept / portable, seconds, fresh)
+        _run_portable(portable, sets, kept / portable, seconds, queries, fresh)
     if not no_document:
         write_document(_cells(kept), {cpu: _cells(kept / cpu) for cpu in PORTABLE_CPUS})
 
@@ -147,14 +147,20 @@ def _measure_to(
 
 
 def _run_portable(
-    cpu: str, sets: Sequence[tuple[str, int, int]], kept: Path, seconds: float, fresh: bool
+    cpu: str,
+    sets: Sequence[tuple[str, int, int]],
+    kept: Path,
+    seconds: float,
+    queries: int,
+    fresh: bool,
 ) -> None:
     """The same sets in processes whose numba compiles for another CPU; ours and Flat only."""
     switches = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
     for kind, n, dimension in sets:
         command = [sys.executable, "-m", "benchmarks.report", "--no-document", "--data", kind]
         command += ["--contender", "ildsdk", "--contender", "IndexFlatIP", "--kept", str(kept)]
-        command += ["--seconds", str(seconds), *(["--fresh"] if fresh else [])]
+        command += ["--seconds", str(seconds), "--queries", str(queries)]  # or answers differ
+        command += ["--fresh"] if fresh else []
         command += ["--size", str(n), "--dimension", str(dimension)]
         subprocess.run(command, check=True, cwd=ROOT, env=os.environ | switches)
 
