@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ildsdk import defaults
 from ildsdk.index import Index
-from ildsdk.ingest import CALIBRATION_PERCENTILE
+from ildsdk.index.threshold import CALIBRATION_PERCENTILE
 
 N_DRAWS = 60
 N_EACH = (1, 2, 3, 5, 8, 12)

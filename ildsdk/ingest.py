@@ -17,7 +17,7 @@ from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import ConfigError, IndexFileError, InputError
 from ildsdk.explain import LocationCodes, quantized
 from ildsdk.index import Index, ItemRecord, make_item_id
-from ildsdk.index.threshold import ONE_CASE_LEFT_OUT
+from ildsdk.index.threshold import calibrate
 from ildsdk.lung import apply_lung_window
 from ildsdk.records import SkippedItem
 from ildsdk.reports.thumbnail import encode_thumbnail
@@ -26,7 +26,6 @@ from ildsdk.study_encoding import iter_study
 
 REQUIRED_COLUMNS = ("path", "case_id", "label")
 OPTIONAL_COLUMNS = ("site", "verification")
-CALIBRATION_PERCENTILE = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +173,7 @@ def build_index(
         Go on when a case gives no usable slice (it is reported either way).
     calibration : (float, str) or None
         Threshold of "no similar case" and how it was found, for example on held-out
-        cases; None measures it on the index itself (see :func:`calibrate`).
+        cases; None measures it on the index itself (``ildsdk.index.threshold.calibrate``).
     with_maps : bool or None
         Keep what draws the activation map of each slice (3 to 6 KB a slice, and about the time of
         the network once more); None: where the bundle has maps.
@@ -191,7 +190,7 @@ def build_index(
     out = Path(out)
     if out.exists():
         raise ConfigError(f"{out.name!r} exists already; choose a new folder, or use index add")
-    make_parent(out)
+    _make_parent(out)
     # Renamed out of a temporary folder that goes away whatever happens.
     with tempfile.TemporaryDirectory(prefix=".index-", dir=out.parent) as parent:
         draft = Path(parent) / "index"
@@ -217,14 +216,8 @@ def build_index(
     return report
 
 
-def make_parent(out: Path) -> None:
-    """Make the folder an index goes into, and find out now whether it can be written.
-
-    Raises
-    ------
-    ConfigError
-        It cannot.
-    """
+def _make_parent(out: Path) -> None:
+    """Make the folder an index goes into; a ConfigError now where it cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(prefix=".index-", dir=out.parent).cleanup()
@@ -329,31 +322,6 @@ def add_cases(
         cases_without_items=tuple(empty_cases),
         no_match_threshold=index.no_match_threshold,
         threshold_caution=index.info().threshold_caution,
-    )
-
-
-def calibrate(index: Index) -> tuple[float | None, str]:
-    """Threshold of "no similar case" by leaving one case out at a time.
-
-    Every indexed slice is searched among the items of all other cases; the threshold is the
-    first percentile of those best scores: a query below it resembles the index less than
-    99 % of the index's own slices resemble their fellow cases. None for an index of a
-    single case; of few cases it means little (``IndexInfo.threshold_caution``).
-    """
-    rows = index.rows()
-    _, case_of_row = index.coded("case_id")
-    cases = np.unique(case_of_row[rows])
-    if len(cases) == 1:
-        return None, "not calibrated: the index holds a single case"
-    best: list[npt.NDArray[np.float32]] = []
-    for case in cases:
-        is_own = case_of_row == case
-        own_rows = rows[is_own[rows]]
-        found = index.search(index.embeddings(own_rows), 1, excluded_rows=is_own)
-        best.append(found.scores[:, 0])
-    threshold = float(np.percentile(np.concatenate(best), CALIBRATION_PERCENTILE))
-    return round(threshold, 6), (
-        f"percentile {CALIBRATION_PERCENTILE:g} of best scores, {ONE_CASE_LEFT_OUT}"
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ildsdk.index import Index, repair_index, verify_index
-from ildsdk.ingest import calibrate
+from ildsdk.index.threshold import calibrate
 from tests.index_factory import SALT, add_items, make_index, unit_embeddings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork and SIGKILL")

@@ -12,9 +12,9 @@ from ildsdk.index.threshold import (
     FEWEST_CASES,
     FEWEST_ITEMS,
     ONE_CASE_LEFT_OUT,
+    calibrate,
     threshold_caution,
 )
-from ildsdk.ingest import calibrate
 from ildsdk.notice import notice
 from native_hash import unit_rows
 

@@ -114,7 +114,7 @@ def calibrate(folder: Path) -> None:
     One case is left out at a time; it takes as long as searching all items once.
     """
     from ildsdk.index import Index
-    from ildsdk.ingest import calibrate as measured
+    from ildsdk.index.threshold import calibrate as measured
 
     with Index.open(folder) as opened:
         threshold, how = measured(opened)

@@ -1,8 +1,17 @@
-"""When a measured threshold of "no similar case" stands on too few cases to mean much."""
+"""The threshold of "no similar case", measured on the index itself, and when that means little."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from ildsdk.index.database import Index
+
+CALIBRATION_PERCENTILE = 1.0
 
 ONE_CASE_LEFT_OUT = "one case left out at a time"
 """In ``Calibration.how`` where the threshold was measured on the index itself."""
@@ -54,4 +63,29 @@ def threshold_caution(
     return (
         "The threshold of 'no similar case' was measured on an index too small for it "
         f"({'; '.join(reasons)}): rely neither on that answer nor on its absence."
+    )
+
+
+def calibrate(index: Index) -> tuple[float | None, str]:
+    """Threshold of "no similar case" by leaving one case out at a time.
+
+    Every indexed slice is searched among the items of all other cases; the threshold is the
+    first percentile of those best scores: a query below it resembles the index less than
+    99 % of the index's own slices resemble their fellow cases. None for an index of a
+    single case; of few cases it means little (``IndexInfo.threshold_caution``).
+    """
+    rows = index.rows()
+    _, case_of_row = index.coded("case_id")
+    cases = np.unique(case_of_row[rows])
+    if len(cases) == 1:
+        return None, "not calibrated: the index holds a single case"
+    best: list[npt.NDArray[np.float32]] = []
+    for case in cases:
+        is_own = case_of_row == case
+        own_rows = rows[is_own[rows]]
+        found = index.search(index.embeddings(own_rows), 1, excluded_rows=is_own)
+        best.append(found.scores[:, 0])
+    threshold = float(np.percentile(np.concatenate(best), CALIBRATION_PERCENTILE))
+    return round(threshold, 6), (
+        f"percentile {CALIBRATION_PERCENTILE:g} of best scores, {ONE_CASE_LEFT_OUT}"
     )
