@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk import defaults
-from ildsdk._version import __version__
 from ildsdk.answering import QueryItem, QueryRun
 from ildsdk.answers import find_neighbors
 from ildsdk.array_input import slice_from_array
@@ -20,8 +19,8 @@ from ildsdk.bundle import Bundle
 from ildsdk.encoder import Encoder
 from ildsdk.index import Index
 from ildsdk.kernel_loading import loading_kernels
-from ildsdk.notice import notice
 from ildsdk.per_process import PerProcess
+from ildsdk.provenance import provenance_of
 from ildsdk.records import (
     EmbedResult,
     Neighbor,
@@ -30,13 +29,7 @@ from ildsdk.records import (
     SkippedItem,
     StudyAnswer,
 )
-from ildsdk.settings import (
-    Precision,
-    Provider,
-    QuerySettings,
-    RadiomicsEngine,
-    RuntimeSettings,
-)
+from ildsdk.settings import Precision, Provider, QuerySettings, RadiomicsEngine, RuntimeSettings
 from ildsdk.slice_memory import DEFAULT_MAX_SLICES, SliceMemory
 from ildsdk.stopping import Cancel, StopSignal
 from ildsdk.study_encoding import Progress, embed_study
@@ -398,29 +391,4 @@ class Retriever:
         self.close()
 
     def _provenance(self, settings: QuerySettings) -> Provenance:
-        info = self.index.info()
-        return Provenance(
-            ildsdk_version=__version__,
-            bundle_name=self.bundle.name,
-            bundle_hash=self.bundle.bundle_hash,
-            index_name=info.name,
-            index_hash=self.index.hash,
-            n_items=info.n_items,
-            n_cases=info.n_cases,
-            provider=self.provider,
-            precision=self.precision,
-            n_threads=self._encoder.n_threads,
-            radiomics_engine=self._encoder.settings.radiomics_engine,
-            search_mode=settings.search_mode,
-            top_n=settings.top_n,
-            every_mm=settings.every_mm,
-            exclude_same_patient=settings.exclude_same_patient,
-            no_match_threshold=self.index.no_match_threshold,
-            is_synthetic=info.is_synthetic,
-            model_is_synthetic=self.bundle.is_synthetic,
-            notice=notice(
-                model_is_synthetic=self.bundle.is_synthetic,
-                cases_are_synthetic=info.is_synthetic,
-                threshold_caution=info.threshold_caution,
-            ),
-        )
+        return provenance_of(self.index, self._encoder, settings)

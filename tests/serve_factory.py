@@ -9,6 +9,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,11 @@ def running_server(world: Path, socket_path: Path | None, **settings: Any) -> It
             server.stop()
             thread.join(60)
             assert not thread.is_alive()
+
+
+def wait_for(condition: Any) -> None:
+    """Until it is true, at most 20 s."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
