@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export.models.gem import generalized_mean
-from export.models.ild_ffn import IldFfn, outer_product
+from export.models.ild_ffn import HalvingBlock, IldFfn, outer_product
 from export.models.resnet import GREY_MEAN, GREY_STD, Bottleneck, ResNet50
 
 
@@ -50,15 +50,32 @@ class FoldedBackbone(nn.Module):
         return generalized_mean(x, model.gem.p, model.gem.eps), x
 
 
+class FoldedHalving(nn.Module):
+    """What :class:`~export.models.ild_ffn.HalvingBlock` computes, cut to size by its padding.
+
+    Padded on the near sides only, a 3x3 convolution of stride 2 gives ``h // 2`` rows and
+    ``w // 2`` columns of any h and w: nothing is left to cut off. A cut between convolution and
+    ReLU would take the map out of the layout that ONNX Runtime convolves in, and back. The graph's
+    simplification takes the pad into the convolution (only one whose value is stated).
+    """
+
+    def __init__(self, trained: HalvingBlock) -> None:
+        super().__init__()
+        self.conv = fuse_conv_bn_eval(trained.conv, trained.bn)
+        self.conv.padding = (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, c, h, w) -> (n, c', h // 2, w // 2)``."""
+        return functional.relu(self.conv(functional.pad(x, (1, 0, 1, 0), value=0.0)))
+
+
 class FoldedFusion(nn.Module):
     """``deep_features (n, q)``, ``radiomics (n, p)`` -> ``embedding (n, d)`` of :class:`IldFfn`."""
 
     def __init__(self, trained: IldFfn) -> None:
         super().__init__()
         model = copy.deepcopy(trained).eval().to(memory_format=torch.contiguous_format)
-        for block in model.blocks:
-            block.conv = fuse_conv_bn_eval(block.conv, block.bn)
-            block.bn = nn.Identity()
+        model.blocks = nn.Sequential(*map(FoldedHalving, model.blocks))
         self.model = model.requires_grad_(False)
 
     def forward(self, deep_features: Tensor, radiomics: Tensor) -> Tensor:

@@ -341,3 +341,14 @@ def test_folded_networks_equal_the_trained_ones() -> None:
             FoldedFusion(fusion)(deep, values), fusion.eval()(deep, values), rtol=0, atol=1e-5
         )
     assert backbone.conv1.weight.shape == (64, 3, 7, 7)  # the trained network is left alone
+
+
+@pytest.mark.parametrize(("n_deep", "n_radiomics"), [(16, 16), (23, 102), (30, 13), (9, 9)])
+def test_folded_fusion_cuts_odd_sizes_as_training_does(n_deep: int, n_radiomics: int) -> None:
+    torch.manual_seed(1)
+    fusion = IldFfn(n_deep, n_radiomics, 8).eval()
+    deep, values = torch.rand(2, n_deep), torch.randn(2, n_radiomics)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            FoldedFusion(fusion)(deep, values), fusion(deep, values), rtol=0, atol=1e-6
+        )

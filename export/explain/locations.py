@@ -64,7 +64,7 @@ class Locations(nn.Module):
         n_deep, n_radiomics = net.n_deep, net.n_radiomics
         self.n_rows, self.n_columns = n_deep // _STRIDE, n_radiomics // _STRIDE
         self.n_rest = n_deep % _STRIDE
-        self.convolutions = nn.ModuleList(block.conv for block in net.blocks)
+        self.blocks = net.blocks
         self.merge = net.merge
         weight = net.linear.weight.detach().T  # (q + p + (q // 8) * (p // 8), d)
         of_deep, of_radiomics, of_correlation = weight.split(
@@ -111,10 +111,8 @@ class Locations(nn.Module):
         """F ``(n, d)`` before normalisation, and dF/dX transposed, ``(n, q, d)``."""
         maps = outer_product(deep, radiomics)  # (n, 1, q, p)
         gates = []
-        for convolution in self.convolutions:
-            # Cut as HalvingBlock cuts.
-            n_rows, n_columns = int(maps.shape[2]) // 2, int(maps.shape[3]) // 2
-            maps = functional.relu(convolution(maps)[:, :, :n_rows, :n_columns])
+        for block in self.blocks:
+            maps = block(maps)
             gates.append((maps > 0).to(maps.dtype))
         correlation = self.merge(maps).transpose(1, 2)  # (n, q // 8, 1, p // 8)
         fused = (
@@ -131,7 +129,7 @@ class Locations(nn.Module):
         # What R of each parity adds up to, by the outputs of block 3: (n, 4, 64, q // 8, p // 8).
         back = (gates[2] * self.merge.weight).unsqueeze(1) * self.parity
         for number in (2, 1, 0):
-            weight = self.convolutions[number].weight  # (n_out, n_in, 3, 3)
+            weight = self.blocks[number].conv.weight  # (n_out, n_in, 3, 3)
             n_out, n_in = int(weight.shape[0]), int(weight.shape[1])
             height, width = n_rows * 2 ** (2 - number), n_columns * 2 ** (2 - number)
             back = functional.conv_transpose2d(
