@@ -218,6 +218,26 @@ def test_values_that_are_no_hounsfield_units(
     assert detail in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("inside_hu", "reason", "detail"),
+    [
+        (-200, "constant-image", "from -200 to -200 HU"),  # darker than tissue, brighter than air
+        (40, "constant-image", "from 40 to 40 HU"),
+        (-1024, "constant-image", "-1024 HU"),
+    ],
+)
+def test_padding_does_not_count_as_air(
+    tmp_path: Path, inside_hu: int, reason: str, detail: str
+) -> None:
+    ds, outside = padded(-3024, declared=-2000, is_signed=True)
+    picture = np.where(outside, -3024, inside_hu)
+    ds.PixelData = (picture + 1024).astype("<i2").tobytes()
+    with pytest.raises(SliceUnusableError) as caught:
+        read_slice(only_header(factory.save(ds, tmp_path / "one")))
+    assert caught.value.reason == reason
+    assert detail in caught.value.detail
+
+
 def test_truncated_pixels(tmp_path: Path) -> None:
     (path,) = factory.write_ct_series(tmp_path, n_slices=1)
     path.write_bytes(path.read_bytes()[:-5000])

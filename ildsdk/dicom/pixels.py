@@ -129,14 +129,19 @@ def to_hounsfield(
     SliceUnusableError
         ``constant-image`` or ``hu-implausible``.
     """
-    values = used_bits(stored, layout)
-    pixels_hu = values.astype(np.float32) * np.float32(layout.slope) + np.float32(layout.intercept)
+    # In place: another array of this size costs more than the arithmetic.
+    pixels_hu = used_bits(stored, layout).astype(np.float32)
+    pixels_hu *= np.float32(layout.slope)
+    pixels_hu += np.float32(layout.intercept)
     is_padding = _padding_mask(stored, layout)
-    pixels_hu[is_padding] = AIR_HU
+    if is_padding is not None:
+        np.copyto(pixels_hu, np.float32(AIR_HU), where=is_padding)
     window = _frame_window(pixels_hu, source)
-    pixels_hu, is_padding = pixels_hu[window], is_padding[window]
-    _check_plausible(pixels_hu[~is_padding], source)
-    return np.ascontiguousarray(np.maximum(pixels_hu, np.float32(AIR_HU)))
+    pixels_hu = np.ascontiguousarray(pixels_hu[window])
+    _check_plausible(pixels_hu, None if is_padding is None else is_padding[window], source)
+    if pixels_hu.min() < AIR_HU:
+        np.maximum(pixels_hu, np.float32(AIR_HU), out=pixels_hu)
+    return pixels_hu
 
 
 def checked_pixels_hu(pixels_hu: npt.NDArray[np.float32], source: str) -> npt.NDArray[np.float32]:
@@ -155,7 +160,7 @@ def checked_pixels_hu(pixels_hu: npt.NDArray[np.float32], source: str) -> npt.ND
         Constant, or not the Hounsfield units of a chest CT.
     """
     pixels_hu = pixels_hu[_frame_window(pixels_hu, source)]
-    _check_plausible(pixels_hu, source)
+    _check_plausible(pixels_hu, None, source)
     return np.ascontiguousarray(np.maximum(pixels_hu, np.float32(AIR_HU)))
 
 
@@ -171,19 +176,22 @@ def used_bits(stored: codecs.StoredValues, layout: PixelLayout) -> codecs.Stored
     return values
 
 
-def _padding_mask(stored: codecs.StoredValues, layout: PixelLayout) -> npt.NDArray[np.bool_]:
+def _padding_mask(
+    stored: codecs.StoredValues, layout: PixelLayout
+) -> npt.NDArray[np.bool_] | None:
+    """Where padding stands; None where there is none."""
     if layout.padding is None:
-        return np.zeros(stored.shape, dtype=np.bool_)
+        return None
     low, high = layout.padding
-    mask = (stored >= low) & (stored <= high)
+    mask = stored == low if low == high else (stored >= low) & (stored <= high)
     if not mask.any():
-        return mask
+        return None
     # Over all allocated bits: cut to the used ones, 63536 would look like bone.
     ends = (low * layout.slope + layout.intercept, high * layout.slope + layout.intercept)
     darkest, brightest = min(ends), max(ends)
     maps_into_tissue = brightest >= TISSUE_HU[0] and darkest <= TISSUE_HU[1]
     if maps_into_tissue and not mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
-        return np.zeros(stored.shape, dtype=np.bool_)
+        return None
     return mask
 
 
@@ -214,7 +222,14 @@ def _frame_window(pixels_hu: npt.NDArray[np.float32], source: str) -> tuple[slic
     return slice(top, bottom), slice(left, right)
 
 
-def _check_plausible(pixels_hu: npt.NDArray[np.float32], source: str) -> None:
+def _check_plausible(
+    pixels_hu: npt.NDArray[np.float32], is_padding: npt.NDArray[np.bool_] | None, source: str
+) -> None:
+    """Refuse what cannot be a chest CT; padding stands in the pixels as air and does not count."""
+    if _is_plain(pixels_hu, is_padding):
+        return
+    if is_padding is not None:
+        pixels_hu = pixels_hu[~is_padding]
     if pixels_hu.size == 0:
         raise SliceUnusableError(reasons.CONSTANT_IMAGE, f"{source}: every pixel is padding")
     darkest, brightest = float(pixels_hu.min()), float(pixels_hu.max())
@@ -239,3 +254,17 @@ def _check_plausible(pixels_hu: npt.NDArray[np.float32], source: str) -> None:
             f"above {BRIGHT_ABOVE_HU:g} HU; at least {100 * MIN_SHARE:g} % each expected of a "
             "chest CT: the picture is windowed or its rescale is missing",
         )
+
+
+def _is_plain(pixels_hu: npt.NDArray[np.float32], is_padding: npt.NDArray[np.bool_] | None) -> bool:
+    """Whether the checks hold for certain, without gathering the pixels that count."""
+    n_padding = 0 if is_padding is None else int(np.count_nonzero(is_padding))
+    n = pixels_hu.size - n_padding
+    dark = int(np.count_nonzero(pixels_hu < DARK_BELOW_HU)) - n_padding
+    bright = int(np.count_nonzero(pixels_hu > BRIGHT_ABOVE_HU))
+    return (
+        n > 0
+        and min(dark, bright) / n >= MIN_SHARE
+        and dark + bright < 2 * n  # a constant image between the two limits is both
+        and max(-float(pixels_hu.min()), float(pixels_hu.max())) <= MAX_PLAUSIBLE_HU
+    )
