@@ -176,9 +176,7 @@ def used_bits(stored: codecs.StoredValues, layout: PixelLayout) -> codecs.Stored
     return values
 
 
-def _padding_mask(
-    stored: codecs.StoredValues, layout: PixelLayout
-) -> npt.NDArray[np.bool_] | None:
+def _padding_mask(stored: codecs.StoredValues, layout: PixelLayout) -> npt.NDArray[np.bool_] | None:
     """Where padding stands; None where there is none."""
     if layout.padding is None:
         return None
