@@ -43,30 +43,46 @@ def case_scores(
     """Compare unit queries ``(m, d)`` with all rows; see ``Index.case_scores``."""
     case_ids, numbers = snapshot.column("case_id")
     left_out = snapshot.left_out(excluded_rows)
-    best = np.full((queries.shape[0], len(case_ids)), -np.inf, np.float32)
+    best = np.full((len(case_ids), queries.shape[0]), -np.inf, np.float32)
     for first_row, segment in snapshot.placed():
         for start in range(0, segment.n_items, _BLOCK_ROWS):
             rows = slice(start, min(start + _BLOCK_ROWS, segment.n_items))
             placed = slice(first_row + rows.start, first_row + rows.stop)
-            # Rows of a case mostly follow each other: one maximum per run, then per case.
-            cases = numbers[placed]
-            starts = np.flatnonzero(np.diff(cases, prepend=-1))
+            order, starts, cases = _runs(numbers[placed])
             for first in range(0, len(queries), _BLOCK_QUERIES):
                 some = slice(first, first + _BLOCK_QUERIES)
-                scores = queries[some] @ segment.rows.values[rows].T
+                scores = segment.rows.values[rows] @ queries[some].T
                 if left_out is not None:
-                    scores[:, left_out[placed]] = -np.inf
-                run_best = np.maximum.reduceat(scores, starts, axis=1)
-                np.maximum.at(best[some].T, cases[starts], run_best.T)
+                    scores[left_out[placed]] = -np.inf
+                if order is not None:
+                    scores = scores[order]
+                run_best = np.maximum.reduceat(scores, starts, axis=0)
+                best[cases, some] = np.maximum(best[cases, some], run_best)
     first_rows = np.full(len(case_ids), snapshot.n_items, np.int64)
     live = np.flatnonzero(snapshot.live)
     np.minimum.at(first_rows, numbers[live], live)
-    left = np.flatnonzero(np.isfinite(best).all(axis=0))
+    left = np.flatnonzero(np.isfinite(best).all(axis=1))
     return CaseScores(
         case_ids=tuple(case_ids[number] for number in left),
-        scores=best[:, left],
+        scores=np.ascontiguousarray(best[left].T),
         first_rows=first_rows[left],
     )
+
+
+def _runs(
+    cases: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.intp] | None, npt.NDArray[np.intp], npt.NDArray[np.int32]]:
+    """Order in which the rows of each case follow each other, where runs start, their cases.
+
+    The order is None where they do so already, as in an index that was built case by case.
+    """
+    order = None
+    starts = np.flatnonzero(np.diff(cases, prepend=-1))
+    if len(starts) > len(np.unique(cases[starts])):
+        order = np.argsort(cases, kind="stable")
+        cases = cases[order]
+        starts = np.flatnonzero(np.diff(cases, prepend=-1))
+    return order, starts, cases[starts]
 
 
 def whole_cases(snapshot: Snapshot, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
