@@ -10,7 +10,6 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import Precision, Provider, RadiomicsEngine
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -118,9 +117,10 @@ def runtime_options(command: CommandT) -> CommandT:
         radiomics_engine: str,
         **kwargs: Any,
     ) -> Any:
-        # BLAS reads these once, when numpy is first imported: here it is not yet.
+        # BLAS reads these once, when numpy is first imported: here it is not yet. Its threads wait
+        # busily after each product and take the cores from what counts; nothing here needs them.
         for variable in _THREAD_VARIABLES:
-            os.environ.setdefault(variable, str(threads or available_cpus()))
+            os.environ.setdefault(variable, "1")
         runtime = {
             "provider": provider,
             "precision": precision,
