@@ -6,6 +6,7 @@ commands, so that ``--help`` stays fast.
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from ildsdk.cli.warmup import warmup
 from ildsdk.errors import IldError, NoUsableSliceError
 
 _MAX_LISTED = 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,12 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, NoUsableSliceError):
             _list_skipped(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); nothing is left to say.
-        sys.stderr.close()
-        sys.exit(141)
     except Exception as error:
-        if "--debug" in arguments:
+        # click ends with 1 and says nothing where the reader of our output went away (`| head`).
+        if isinstance(error, OSError) and error.errno in _FULL:
+            click.echo(f"error (disk): nothing more can be written ({error.strerror})", err=True)
+        elif "--debug" in arguments:
             traceback.print_exc()
         else:
             # The message of a foreign exception may quote the input: only its kind is shown.
