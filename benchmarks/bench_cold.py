@@ -3,7 +3,7 @@
     python -m pytest benchmarks/bench_cold.py --benchmark-enable
 
 Both processes answer the same file from 28,942 slices and print JSON. The first run of each fills
-the disk cache and, for ours, the kernel cache; it is not counted.
+the disk cache, writes bytecode and, for ours, the kernel cache; it is not counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ peers.need(*peers.REFERENCE_STACK)
 
 from benchmarks.contest import Contender, Report, Rounds, interleaved  # noqa: E402
 from benchmarks.ours import Ours  # noqa: E402
-from benchmarks.pinned import N_THREADS  # noqa: E402
+from benchmarks.pinned import N_THREADS, users_environment  # noqa: E402
 from benchmarks.reference_stack import ReferenceStack  # noqa: E402
 
 N_ROUNDS = 11
@@ -55,7 +55,7 @@ def contest(
         ],
     }  # fmt: skip
     # A fresh process must answer as a warm one; that the warm ones agree, bench_slice.py shows.
-    ours, theirs = (json.loads(_run(commands[name])) for name in (OURS, STACK))
+    ours, theirs = (json.loads(_run(commands, name)) for name in (OURS, STACK))
     warm = ours_by_precision[default_precision].retriever.query(one).studies[0].slices[0]
     found = ours["studies"][0]["slices"][0]["neighbors"]
     assert [n["item_id"] for n in found] == [n.item_id for n in warm.neighbors]
@@ -63,15 +63,17 @@ def contest(
     assert [n["item_id"] for n in theirs["neighbors"]] == warm_ids
     facts = {"precision": default_precision, "is_default": True}
     contenders = {
-        OURS: Contender(act=lambda _: _run(commands[OURS]), role="ours", facts=facts),
-        STACK: Contender(act=lambda _: _run(commands[STACK]), role="rival"),
+        OURS: Contender(act=lambda _: _run(commands, OURS), role="ours", facts=facts),
+        STACK: Contender(act=lambda _: _run(commands, STACK), role="rival"),
     }
     return contenders, interleaved(contenders, rounds(N_ROUNDS), n_warm=1)
 
 
-def _run(command: list[str]) -> bytes:
-    done = subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
-    return done.stdout
+def _run(commands: dict[str, list[str]], name: str) -> bytes:
+    return subprocess.run(
+        [sys.executable, "-m", *commands[name]],
+        check=True, capture_output=True, env=users_environment(is_pinned=name == STACK),
+    ).stdout  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [OURS, STACK])

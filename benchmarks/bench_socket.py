@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks.contest import Contender, Report, Rounds, interleaved
-from benchmarks.pinned import N_THREADS
+from benchmarks.pinned import N_THREADS, users_environment
 from ildsdk import Retriever
 from ildsdk.serve.client import Client
 
@@ -46,7 +46,7 @@ def socket_path(large_index: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         [sys.executable, "-m", "ildsdk", "serve", "--socket", str(path), "--index",
          str(large_index), "--provider", "cpu", "--threads", str(N_THREADS),
          "--remembered-slices", "0", "--no-log"],
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, env=users_environment(is_pinned=False),
     )  # fmt: skip
     try:
         assert server.stderr is not None
@@ -109,7 +109,10 @@ def fresh_contest(one_file: Path, socket_path: Path, rounds: Callable[[int], int
 
 def run(arguments: list[str]) -> bytes:
     """Stdout of a fresh interpreter."""
-    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True).stdout
+    return subprocess.run(
+        [sys.executable, *arguments],
+        check=True, capture_output=True, env=users_environment(is_pinned=False),
+    ).stdout  # fmt: skip
 
 
 def untimed(answer: Any) -> Any:

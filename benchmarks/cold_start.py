@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--whole-only", action="store_true", help="Leave the parts out.")
     arguments = parser.parse_args()
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as a user starts it
     command = [
         sys.executable, "-m", "ildsdk", "query", str(arguments.study), "--format", "json", "-q",
         "--threads", str(arguments.threads),
