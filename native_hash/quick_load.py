@@ -5,6 +5,10 @@ modules: 0.12 s of the first query of a process. Code that is compiled already n
 the run-time library, which is prepared alone here; the rest is started when a kernel must be
 compiled.
 
+Beside machine code the cache keeps the code's LLVM bitcode, for kernels that are compiled later and
+call this one; numba parses it at each load, a third of the time. Here it is parsed when it
+is asked for (:mod:`native_hash.loaded_library`).
+
 This leans on parts of numba that are not its public interface and is used with the releases it was
 tested with (:data:`TESTED`) only; with others numba starts as it always does.
 """
@@ -17,10 +21,14 @@ from typing import Any
 
 import numba
 
+from native_hash import array_types
 from native_hash.starting import start_numba
 
 TESTED = ("0.68.",)
 """Beginnings of the numba versions whose compiled code is known to need no more."""
+
+if numba.__version__.startswith(TESTED):
+    array_types.register()
 
 
 def load_quickly(dispatcher: Any) -> bool:
@@ -55,11 +63,16 @@ def _load(cache: Any, signature: Any, target_context: Any) -> Any:
     from numba.core import environment
     from numba.core.runtime.nrt import rtsys
 
+    from native_hash.loaded_library import parsing_bitcode_late
+
     rtsys.initialize(target_context)
     rebuild = environment._rebuild_env
     environment._rebuild_env = functools.partial(_rebuild_environment, rebuild)
     try:
-        with cache._guard_against_spurious_io_errors():
+        with (
+            parsing_bitcode_late(target_context.codegen()),
+            cache._guard_against_spurious_io_errors(),
+        ):
             found = cache._load_overload(signature, target_context)
             if found is not None:
                 return found
