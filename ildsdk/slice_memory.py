@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import ConfigError, SliceUnusableError
-from ildsdk.lung import segment_lung
 from ildsdk.records import CtSlice
 from ildsdk.stopping import LOOK_EVERY_S, Check, never_stop
 
@@ -172,6 +171,8 @@ class SliceMemory:
         timings_ms = {"reused": reused_ms}
         lung = None
         if needs_mask:
+            from ildsdk.lung import segment_lung  # starts numba, as in the encoder
+
             started = time.perf_counter()
             lung = segment_lung(
                 ct_slice.pixels_hu,

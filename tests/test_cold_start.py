@@ -57,6 +57,11 @@ print("\\n" + " ".join(sys.modules))
     assert imported.isdisjoint(NOT_IMPORTED), sorted(imported.intersection(NOT_IMPORTED))
 
 
+def test_numba_starts_beside_the_networks_not_before_them() -> None:
+    done = run("import sys, ildsdk.retriever; assert 'numba' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
 def test_opening_loads_every_kernel_that_a_slice_needs(one_file: Path) -> None:
     code = """
 import sys
