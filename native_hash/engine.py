@@ -1,4 +1,4 @@
-"""Choice of implementation: compiled kernels or their numpy definition."""
+"""Choice of implementation: compiled kernels or numpy."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def implementation(engine: Engine) -> ModuleType:
 
         return kernels
     if engine == "numpy":
-        from native_hash import reference
+        from native_hash import numpy_engine
 
-        return reference
+        return numpy_engine
     raise ValueError(f"engine is {engine!r}, expected one of {', '.join(get_args(Engine))}")
 
 

@@ -1,8 +1,7 @@
 """The definition of every kernel, in plain numpy.
 
 Same names and same arguments as ``kernels.py``; the caller allocates outputs and has
-checked dtype, shape, contiguity and finiteness. This module is also the engine
-``"numpy"``, for machines without numba.
+checked dtype, shape, contiguity and finiteness. ``numpy_engine.py`` is built on it.
 """
 
 from __future__ import annotations
