@@ -14,8 +14,8 @@ import pytest
 from ildsdk import defaults
 
 NOT_IMPORTED = (
-    "asyncio", "gdcm", "jinja2", "matplotlib", "onnx", "openjpeg", "pandas", "PIL", "pkg_resources",
-    "pyarrow", "pydicom", "radiomics", "requests", "scipy.linalg", "scipy.ndimage",
+    "asyncio", "gdcm", "jinja2", "matplotlib", "numpy.ma", "onnx", "openjpeg", "pandas", "PIL",
+    "pkg_resources", "pyarrow", "pydicom", "radiomics", "requests", "scipy.linalg", "scipy.ndimage",
     "scipy.special", "setuptools", "SimpleITK", "skimage", "sklearn", "sympy", "torch", "tqdm",
     # Parts of ours that one query of one file does without.
     "ildsdk.doctor", "ildsdk.ingest", "ildsdk.radiomics.reference", "ildsdk.reports.html",

@@ -96,7 +96,8 @@ def _runs(
     """
     order = None
     starts = np.flatnonzero(np.diff(cases, prepend=-1))
-    if len(starts) > len(np.unique(cases[starts])):
+    n_cases = np.count_nonzero(np.bincount(cases[starts]))  # np.unique would import numpy.ma
+    if len(starts) > n_cases:
         order = np.argsort(cases, kind="stable")
         cases = cases[order]
         starts = np.flatnonzero(np.diff(cases, prepend=-1))
