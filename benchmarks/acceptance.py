@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.compare_openvino import SHIPPED
 from benchmarks.results import Entry, Results, ResultsError, read_results, rival_of, yardstick_of
 
 SLICE_GROUP = "slice|phantom|512x512|pixels to top 10 of 28942"
@@ -27,6 +28,7 @@ LONGEST_STAGES_MS, LONGEST_COLD_S = 15.0, 1.5
 LEAST_OF_NETWORK = 0.85
 LARGEST_PEAK_MB, SAME_MEMORY = 700.0, 1.05
 LARGEST_SOCKET_RATIO, LARGEST_ENGINE_RATIO = 1.2, 1.1
+NOT_FOUND = "not in this file"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def acceptance(results: Results) -> tuple[Check, ...]:
     }
     checks = []
     for what, make in makers.items():
-        found, asked, is_met = make(results) or ("not in this file", "", None)
+        found, asked, is_met = make(results) or (NOT_FOUND, "", None)
         checks.append(Check(what=what, found=found, asked=asked, is_met=is_met))
     return tuple(checks)
 
@@ -181,7 +183,7 @@ def _engines(results: Results) -> Found:
     if results.engines is None:
         return None
     medians = {row["name"]: float(row["median_ms"]) for row in results.engines["engines"]}
-    ours = min(ms for name, ms in medians.items() if name.startswith("ONNX Runtime int8"))
+    ours = medians[SHIPPED]  # variants of its options are in the table, and are not what runs
     best = min(medians, key=lambda name: medians[name])
     ratio = ours / medians[best]
     text = f"{ratio:.2f} ({ours:.1f} / {medians[best]:.1f} ms, {best})"
@@ -209,14 +211,15 @@ def as_text(checks: tuple[Check, ...]) -> str:
 @click.command()
 @click.argument("path", metavar="RESULTS", type=click.Path(path_type=Path))
 def main(path: Path) -> None:
-    """Print the acceptance figures of RESULTS; exit status 1 where one is missed."""
+    """Print the acceptance figures of RESULTS; exit status 1 where one is missed or missing."""
     try:
         checks = acceptance(read_results(path))
     except ResultsError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     click.echo(as_text(checks))
-    sys.exit(1 if any(check.is_met is False for check in checks) else 0)
+    is_complete = all(check.found != NOT_FOUND for check in checks)
+    sys.exit(0 if is_complete and all(check.is_met is not False for check in checks) else 1)
 
 
 if __name__ == "__main__":

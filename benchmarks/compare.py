@@ -223,14 +223,14 @@ def _level(value: float, against: str) -> str:
     help="Smaller changes are none, however well they were resolved.",
 )  # fmt: skip
 def main(old: Path, new: Path, least_change: float) -> None:
-    """Compare the results NEW with OLD; exit status 1 where something got slower."""
+    """Compare NEW with OLD; exit status 1 where something got slower or is missing in NEW."""
     try:
         comparison = compare(read_results(old), read_results(new), least_change=least_change)
     except ResultsError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     click.echo(as_text(comparison))
-    sys.exit(1 if comparison.regressions else 0)
+    sys.exit(1 if comparison.regressions or comparison.missing else 0)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from ildsdk.model_input import model_input
 Image = npt.NDArray[np.float32]
 Run = Callable[[Image], Image]
 BASELINE = "ONNX Runtime float32"
+SHIPPED = "ONNX Runtime int8"  # with the session options of ildsdk
 LEAST_COSINE = 0.99
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # Engines whose threads still wait busily would take the cores of the next one.
@@ -113,7 +114,7 @@ ENGINES = (
     Engine(BASELINE, "float32", _WAIT_IDLE, _onnxruntime(_backbone)),
     Engine("OpenVINO float32", "float32", _FLOAT32, _openvino(_backbone)),
     Engine("OpenVINO bfloat16", "bfloat16", _BFLOAT16, _openvino(_backbone)),
-    Engine("ONNX Runtime int8", "int8", _WAIT_IDLE, _onnxruntime(_backbone_int8)),
+    Engine(SHIPPED, "int8", _WAIT_IDLE, _onnxruntime(_backbone_int8)),
     Engine(
         "ONNX Runtime int8, threads busy within a run", "int8", _STOP_AFTER_RUN,
         _onnxruntime(_backbone_int8),
@@ -200,10 +201,13 @@ def markdown(result: dict[str, Any]) -> str:
             f"| {row['name']} | {row['median_ms']:.1f} | {low:.1f} to {high:.1f} | "
             f"{row['median_ms'] / baseline:.2f} | {row['cosine_min']:.5f} |"
         )
-    integer = {row["name"]: row["median_ms"] for row in rows if row["precision"] == "int8"}
-    ours = min(value for name, value in integer.items() if name.startswith("ONNX Runtime"))
+    (ours,) = (row["median_ms"] for row in rows if row["name"] == SHIPPED)
     best = min(row["median_ms"] for row in rows)
-    lines += ["", f"ONNX Runtime int8 takes {ours / best:.2f} of the time of the best engine here."]
+    lines += [
+        "",
+        f"{SHIPPED}, as ildsdk runs it, takes {ours / best:.2f} of the time of the best engine "
+        "here.",
+    ]
     return "\n".join(lines)
 
 

@@ -77,9 +77,10 @@ def readme_table(results: Results) -> str:
     note = (
         f"Medians of one interleaved run on {machine['cpu']}, {machine['threads']} threads for "
         "both; the reference stack is pydicom, scikit-learn, scikit-image, pyradiomics, torch and "
-        "faiss with the same weights, its answers checked equal in that run. `make bench` measures "
-        "your machine; what each figure means, and all others: "
-        "[docs/performance.md](docs/performance.md)."
+        "faiss with the same weights. With our lung mask handed to it, its features, embeddings "
+        "and neighbors were checked equal in that run; the times are of each with its own mask, "
+        "which gives other neighbors. `make bench` measures your machine; what each figure means, "
+        "and all others: [docs/performance.md](docs/performance.md)."
     )
     return f"{head}\n\n{note}"
 

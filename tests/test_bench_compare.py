@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.acceptance import COLD_GROUP, SLICE_GROUP, acceptance
+from benchmarks.acceptance import main as acceptance_main
 from benchmarks.compare import compare, main
 from benchmarks.noise import level_of
 from benchmarks.results import Results, ResultsError, read_results, rival_of
@@ -202,6 +203,19 @@ def test_exit_status(tmp_path: Path) -> None:
     slow = CliRunner().invoke(main, [paths["old"], paths["slow"]])
     assert (same.exit_code, slow.exit_code) == (0, 1), same.output + slow.output
     assert "1 slower beyond the noise" in slow.output
+    fewer = document(seed=2)
+    fewer["benchmarks"] = [one for one in fewer["benchmarks"] if one["group"] != ALONE_GROUP]
+    path = write(tmp_path / "fewer.json", fewer)
+    done = CliRunner().invoke(main, [paths["old"], str(path)])
+    assert done.exit_code == 1, "a figure that is not there any more is no success"
+
+
+def test_acceptance_fails_where_a_figure_is_missing(tmp_path: Path) -> None:
+    path = write(tmp_path / "made.json", document(machine_factor=0.9))
+    done = CliRunner().invoke(acceptance_main, [str(path)])
+    assert "not in this file" in done.output
+    assert "MISSED" not in done.output
+    assert done.exit_code == 1
 
 
 def test_acceptance_figures(tmp_path: Path) -> None:

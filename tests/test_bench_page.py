@@ -61,7 +61,6 @@ def test_what_changed_is_the_comparison(home: Path) -> None:
 
 
 def test_engines_stand_where_the_file_holds_them(home: Path) -> None:
-    pytest.importorskip("benchmarks.compare_openvino", reason="branch int8 is not merged")
     made = document()
     made["engines"] = engines()
     assert run(str(write(home / "results.json", made)))[0] == 0
