@@ -82,9 +82,19 @@ def _threads() -> Check:
 
 
 def _decoders() -> list[Check]:
-    from ildsdk.dicom import decoder_status
+    from ildsdk.dicom import broken_packages, decoder_status
 
-    return [
+    broken = [
+        Check(
+            area="decoder",
+            name=package,
+            status="failed",
+            detail="installed, but it cannot be imported: "
+            f"python -m pip install --force-reinstall {package}",
+        )
+        for package in broken_packages()
+    ]
+    return broken + [
         Check(
             area="decoder",
             name=name,

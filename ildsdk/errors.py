@@ -4,6 +4,7 @@
     ├── ConfigError                     2  a setting, option or file the caller chose
     ├── InputError                      3  the study, image or mask is at fault
     │   ├── DecodeError                    pixels cannot be decoded here
+    │   │   └── BrokenDecoderError            a decoder is installed and cannot be imported
     │   ├── SliceUnusableError             one slice the method cannot answer
     │   └── NoUsableSliceError             no slice of the study can be answered
     ├── ModelError                      4  bundle, model contract or execution provider
@@ -61,6 +62,12 @@ class DecodeError(InputError):
     """The pixels of one object cannot be decoded on this installation."""
 
     code = "decode"
+
+
+class BrokenDecoderError(DecodeError):
+    """A decoder is installed and cannot be imported; nothing is known about the pixels."""
+
+    code = "decoder-broken"
 
 
 class SliceUnusableError(InputError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ildsdk.dicom import Discovery, SliceHeader, Study, discover, read_slice
+from ildsdk.dicom import Discovery, SliceHeader, Study, discover, load_decoders, read_slice
 from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import InputError, NoUsableSliceError, SliceUnusableError
 from ildsdk.notice import notice
@@ -83,6 +83,7 @@ def iter_slices(
         except SliceUnusableError as error:
             return _skipped(header, error)
 
+    load_decoders(study.slices)
     outcomes = ordered_work(
         decode_and_work, study.slices, n_threads=n_at_once, n_ahead=2 * n_at_once, stop=stop
     )

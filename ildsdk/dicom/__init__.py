@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ildsdk.dicom.codecs import decoder_status
+    from ildsdk.dicom.codecs import broken_packages, decoder_status, load_decoders
     from ildsdk.dicom.discovery import discover
     from ildsdk.dicom.identity import patient_hash
     from ildsdk.dicom.pixels import checked_pixels_hu, read_slice
@@ -21,10 +21,12 @@ __all__ = [
     "Discovery",
     "SliceHeader",
     "Study",
+    "broken_packages",
     "checked_pixels_hu",
     "decoder_status",
     "discover",
     "is_lung_kernel",
+    "load_decoders",
     "patient_hash",
     "read_slice",
 ]
@@ -33,10 +35,12 @@ _HOME = {
     "Discovery": "study",
     "SliceHeader": "study",
     "Study": "study",
+    "broken_packages": "codecs",
     "checked_pixels_hu": "pixels",
     "discover": "discovery",
     "decoder_status": "codecs",
     "is_lung_kernel": "series_rules",
+    "load_decoders": "codecs",
     "patient_hash": "identity",
     "read_slice": "pixels",
 }

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Any, BinaryIO, Final, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ildsdk.dicom import codestream, elements
 from ildsdk.dicom.identity import valid_uid
-from ildsdk.dicom.study import PixelLayout
-from ildsdk.errors import DecodeError
+from ildsdk.dicom.study import PixelLayout, SliceHeader
+from ildsdk.errors import BrokenDecoderError, DecodeError
+
+if TYPE_CHECKING:
+    from ildsdk.dicom.decoders import Pydicom
 
 # int32, or int64 where 32 bits are allocated.
 StoredValues: TypeAlias = "npt.NDArray[np.int32] | npt.NDArray[np.int64]"
@@ -74,11 +78,27 @@ def is_decodable(transfer_syntax_uid: str) -> bool:
     return transfer_syntax_uid in NATIVE or transfer_syntax_uid in REMEDIES
 
 
+def load_decoders(headers: Iterable[SliceHeader]) -> None:
+    """Import pydicom and its decoders where one of the slices needs them, before threads do."""
+    if any(header.transfer_syntax_uid not in NATIVE for header in headers):
+        from ildsdk.dicom import decoders  # noqa: F401
+
+
 def decoder_status() -> dict[str, tuple[str, ...]]:
     """Installed decoding plugins by transfer syntax (UID and name); empty where none is."""
-    from pydicom.pixels.decoders.base import get_decoder
+    from ildsdk.dicom.decoders import PYDICOM
 
-    return {syntax_name(uid): _plugins(get_decoder(uid), uid) for uid in REMEDIES}
+    return {
+        syntax_name(uid): () if PYDICOM is None else _plugins(PYDICOM.get_decoder(uid), uid)
+        for uid in REMEDIES
+    }
+
+
+def broken_packages() -> tuple[str, ...]:
+    """Packages for decoding that are installed and cannot be imported."""
+    from ildsdk.dicom.decoders import BROKEN_PACKAGES
+
+    return BROKEN_PACKAGES
 
 
 def _plugins(decoder: Any, uid: str) -> tuple[str, ...]:
@@ -89,12 +109,14 @@ def _plugins(decoder: Any, uid: str) -> tuple[str, ...]:
 
 def syntax_name(transfer_syntax_uid: str) -> str:
     """UID with its name, for messages."""
-    from pydicom.uid import UID
+    from ildsdk.dicom.decoders import PYDICOM
 
     if valid_uid(transfer_syntax_uid) is None:
         # Whatever stands there instead might name the patient.
         return "an invalid transfer syntax UID"
-    name = _NAMES.get(transfer_syntax_uid, UID(transfer_syntax_uid).name)
+    if PYDICOM is None:
+        return transfer_syntax_uid
+    name = _NAMES.get(transfer_syntax_uid, PYDICOM.uid_class(transfer_syntax_uid).name)
     if name == transfer_syntax_uid:
         name = "unknown transfer syntax"
     return f"{transfer_syntax_uid} ({name})"
@@ -124,6 +146,8 @@ def read_stored_values(
     ------
     DecodeError
         No decoder, truncated, or damaged.
+    BrokenDecoderError
+        A decoder is installed and cannot be imported.
     """
     if transfer_syntax_uid in NATIVE:
         return _native(stream, size, layout, transfer_syntax_uid, source)
@@ -171,18 +195,17 @@ def _widened(values: npt.NDArray[Any], layout: PixelLayout) -> StoredValues:
 
 
 def _compressed(stream: BinaryIO, layout: PixelLayout, uid: str, source: str) -> StoredValues:
-    from pydicom.encaps import encapsulate
-    from pydicom.pixels.decoders.base import get_decoder
+    from ildsdk.dicom.decoders import PYDICOM
 
-    frame = codestream.checked(_frame_bytes(stream, layout, uid, source), layout, uid, source)
+    if PYDICOM is None:
+        raise _broken(uid, source)
+    frame_bytes = _frame_bytes(PYDICOM, stream, layout, uid, source)
+    frame = codestream.checked(frame_bytes, layout, uid, source)
     if uid == JPEG_EXTENDED and layout.bits_stored > 8:
         return _widened(_jpeg_12_bit(frame, layout, source), layout)
-    decoder = get_decoder(uid)
+    decoder = PYDICOM.get_decoder(uid)
     if not decoder.is_available:
-        raise DecodeError(
-            f"{source}: no decoder installed for {syntax_name(uid)}: "
-            f"python -m pip install {REMEDIES[uid]}"
-        )
+        raise _no_decoder(uid, source)
     options: dict[str, Any] = {
         "rows": layout.n_rows,
         "columns": layout.n_columns,
@@ -195,12 +218,14 @@ def _compressed(stream: BinaryIO, layout: PixelLayout, uid: str, source: str) ->
     }
     try:
         values, _ = decoder.as_array(
-            io.BytesIO(encapsulate([frame])),
+            io.BytesIO(PYDICOM.encapsulate([frame])),
             index=0,
             raw=True,
             decoding_plugin=_preferred_plugin(uid, decoder.available_plugins),
             **options,
         )
+    except ImportError as error:
+        raise _broken(uid, source, error.name) from None
     except Exception as error:
         # Decoders raise whatever they like on damaged data, and quote it: hence no text, no cause.
         raise DecodeError(
@@ -216,6 +241,26 @@ def _compressed(stream: BinaryIO, layout: PixelLayout, uid: str, source: str) ->
     return _widened(np.asarray(values), layout)
 
 
+def _no_decoder(uid: str, source: str) -> DecodeError:
+    """No decoder is installed, or the one that is cannot be imported."""
+    if set(REMEDIES[uid].split()) & set(broken_packages()):
+        return _broken(uid, source)
+    return DecodeError(
+        f"{source}: no decoder installed for {syntax_name(uid)}: "
+        f"python -m pip install {REMEDIES[uid]}"
+    )
+
+
+def _broken(uid: str, source: str, module: str | None = None) -> BrokenDecoderError:
+    """The decoders cannot be imported: the installation's fault, whatever the pixels are."""
+    packages = ", ".join(broken_packages()) or module or REMEDIES[uid]
+    return BrokenDecoderError(
+        f"{source}: the decoders for {syntax_name(uid)} are installed but cannot be imported "
+        f"({packages}), so the pixels were not looked at: "
+        f"python -m pip install --force-reinstall {REMEDIES[uid]}"
+    )
+
+
 def _preferred_plugin(uid: str, available: tuple[str, ...]) -> str:
     """The fastest plugin that cannot abort the process; empty leaves the order to pydicom."""
     return next((name for name in _PREFERRED.get(uid, ()) if name in available), "")
@@ -225,11 +270,8 @@ def _jpeg_12_bit(frame: bytes, layout: PixelLayout, source: str) -> npt.NDArray[
     """Decode 12-bit JPEG by GDCM itself: pydicom's GDCM plugin refuses it, GDCM does not."""
     try:
         import gdcm
-    except ImportError:
-        raise DecodeError(
-            f"{source}: no decoder installed for {syntax_name(JPEG_EXTENDED)}: "
-            f"python -m pip install {REMEDIES[JPEG_EXTENDED]}"
-        ) from None
+    except Exception:
+        raise _no_decoder(JPEG_EXTENDED, source) from None
     try:
         fragment = gdcm.Fragment()
         fragment.SetByteStringValue(frame)
@@ -256,9 +298,9 @@ def _jpeg_12_bit(frame: bytes, layout: PixelLayout, source: str) -> npt.NDArray[
         ) from None
 
 
-def _frame_bytes(stream: BinaryIO, layout: PixelLayout, uid: str, source: str) -> bytes:
-    from pydicom.encaps import get_frame
-
+def _frame_bytes(
+    pydicom: Pydicom, stream: BinaryIO, layout: PixelLayout, uid: str, source: str
+) -> bytes:
     if layout.value_length != elements.UNDEFINED_LENGTH:
         raise DecodeError(
             f"{source}: pixels are declared as {syntax_name(uid)} but stored with a fixed "
@@ -268,7 +310,7 @@ def _frame_bytes(stream: BinaryIO, layout: PixelLayout, uid: str, source: str) -
         return _joined_fragments(stream, layout.value_offset, source)
     stream.seek(layout.value_offset)
     try:
-        frame = get_frame(
+        frame = pydicom.get_frame(
             stream,
             layout.frame_index,
             number_of_frames=layout.n_frames,

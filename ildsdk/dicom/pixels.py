@@ -31,7 +31,7 @@ import numpy.typing as npt
 from ildsdk.dicom import codecs, reasons
 from ildsdk.dicom.source import open_origin
 from ildsdk.dicom.study import PixelLayout, SliceHeader
-from ildsdk.errors import IldError, InputError, SliceUnusableError
+from ildsdk.errors import BrokenDecoderError, IldError, InputError, SliceUnusableError
 from ildsdk.records import CtSlice
 
 AIR_HU: Final = -1024.0
@@ -65,6 +65,8 @@ def read_slice(header: SliceHeader) -> CtSlice:
     ------
     DecodeError
         No decoder, truncated or damaged pixels; names the transfer syntax and the remedy.
+    BrokenDecoderError
+        A decoder is installed and cannot be imported.
     SliceUnusableError
         The values are constant or cannot be Hounsfield units.
     InputError
@@ -102,6 +104,11 @@ def read_stored(header: SliceHeader) -> codecs.StoredValues:
             )
         except IldError:
             raise
+        except ImportError as error:
+            raise BrokenDecoderError(
+                f"{header.source}: a module that reads pixels cannot be imported ({error.name}), "
+                "so they were not looked at: the installation is at fault; ildsdk doctor checks it"
+            ) from None
         except Exception as error:
             # A broken archive member or medium; the text may hold the full path.
             raise InputError(
