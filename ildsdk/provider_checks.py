@@ -16,6 +16,7 @@ from ildsdk.errors import ModelError
 from ildsdk.runtime.bundle_engines import engine_requests
 from ildsdk.runtime.engine_cache import EngineCache
 from ildsdk.runtime.nvidia import read_driver
+from ildsdk.runtime.precision import int8_backbone
 from ildsdk.runtime.provider_libraries import installed_tensorrt_version, missing_for
 from ildsdk.runtime.provider_options import GpuPrecision
 from ildsdk.runtime.tensorrt_engine import TensorrtMachine
@@ -67,7 +68,7 @@ def provider_trials(engine_folder: Path | None) -> list[Check]:
     if not reference:
         return checks
     bundle = Bundle.open(defaults.bundle_path())
-    if bundle.backbone_int8 is not None:
+    if int8_backbone(bundle, "cpu") is not None:
         checks.append(_trial("cpu", "int8", engine_folder, reference[0]))
     checks.append(
         _absent("cuda") or _trial("cuda", "fp32", engine_folder, reference[0]),
@@ -84,8 +85,9 @@ def _tensorrt_trials(
     if engine_folder is None:
         detail = "no folder of engines is named"
         return [Check(area="provider", name="tensorrt", status="missing", detail=detail)]
-    # Not int8: the bundle's 8-bit graph is made for CPUs (docs/gpu.md).
-    precisions: tuple[GpuPrecision, ...] = ("fp32", "fp16")
+    precisions: list[GpuPrecision] = ["fp32", "fp16"]
+    if int8_backbone(bundle, "tensorrt") is not None:
+        precisions.append("int8")
     engines = tried("engines", "TensorRT", lambda: _engine_state(engine_folder))
     return [
         engines,

@@ -15,7 +15,7 @@ from ildsdk.bundle.layout import bundle_hash
 from ildsdk.radiomics.names import FEATURE_NAMES
 from ildsdk.radiomics.scaler import FeatureScaler
 from ildsdk.settings import MethodSettings
-from tests.int8_factory import write_int8_pair
+from tests.int8_factory import write_int8_graphs
 
 N_DEEP = 8
 EMBEDDING_SIZE = 16
@@ -30,6 +30,7 @@ def write_tiny_bundle(
     name: str = "tiny",
     with_maps: bool = False,
     with_int8: bool = False,
+    with_symmetric: bool = False,
     default_precision: StoredPrecision = "fp32",
     model_card: str | None = None,
     radiomics_scale: float = 1e3,
@@ -38,11 +39,15 @@ def write_tiny_bundle(
     parts.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     if with_int8:
-        write_int8_pair(
-            parts / "backbone.onnx", parts / "backbone-int8.onnx", rng, INPUT_SIZE, N_DEEP
-        )
+        write_int8_graphs(
+            parts / "backbone.onnx", parts / "backbone-int8.onnx",
+            parts / "backbone-int8-symmetric.onnx", rng, INPUT_SIZE, N_DEEP,
+        )  # fmt: skip
     else:
         _write_backbone(parts / "backbone.onnx", rng)
+    agreement: dict[str, object] = {"measured_by": "tests"}
+    if with_symmetric:
+        agreement["symmetric"] = {"measured_by": "tests"}
     weights = write_fusion(parts / "fusion.onnx", rng)
     if with_maps:
         write_explain(parts / "explain.onnx", weights)
@@ -64,8 +69,11 @@ def write_tiny_bundle(
         license="Apache-2.0",
         intended_use="tests",
         backbone_int8=parts / "backbone-int8.onnx" if with_int8 else None,
+        backbone_int8_symmetric=(
+            parts / "backbone-int8-symmetric.onnx" if with_symmetric else None
+        ),
         default_precision=default_precision,
-        int8_agreement={"measured_by": "tests"} if with_int8 else None,
+        int8_agreement=agreement if with_int8 else None,
         explain=parts / "explain.onnx" if with_maps else None,
         model_card=model_card,
     )

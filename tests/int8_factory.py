@@ -1,4 +1,4 @@
-"""A tiny backbone with int8 weights, as exported, and its int8 form that refers to them."""
+"""A tiny backbone with int8 weights, as exported, and its int8 forms that refer to them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from export.quantization.references import refer_to
 _SIDE, _MAP_SCALE = 5, 0.15
 
 
-def write_int8_pair(
-    backbone: Path, backbone_int8: Path, rng: np.random.Generator, size: int, n_deep: int
+def write_int8_graphs(
+    backbone: Path,
+    backbone_int8: Path,
+    symmetric: Path,
+    rng: np.random.Generator,
+    size: int,
+    n_deep: int,
 ) -> None:
-    """``backbone.onnx`` with Cast and Mul behind its weight, and the QDQ graph beside it."""
+    """``backbone.onnx`` with Cast and Mul behind its weight, and its two QDQ graphs."""
     weight = rng.normal(size=(n_deep, 1, _SIDE, _SIDE)).astype(np.float32)
     scale = (np.abs(weight).max(axis=(1, 2, 3)) / 127).astype(np.float32)
     quantized = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
@@ -33,15 +38,24 @@ def write_int8_pair(
         *tail,
     ]
     onnx.save(_model(nodes, constants, size, n_deep), backbone)
-    constants = {
-        "w.int8": quantized,
-        "w.scale": scale,
-        "w.zero": np.zeros(n_deep, np.int8),
-        "image.scale": np.array(1 / 255, np.float32),
-        "map.scale": np.array(_MAP_SCALE, np.float32),
-        "zero": np.array(0, np.uint8),
-    }
-    nodes = [
+    for path, zero in ((backbone_int8, np.uint8(0)), (symmetric, np.int8(0))):
+        top = np.iinfo(zero.dtype).max
+        constants = {
+            "w.int8": quantized,
+            "w.scale": scale,
+            "w.zero": np.zeros(n_deep, np.int8),
+            "image.scale": np.array(1 / top, np.float32),
+            "map.scale": np.array(_MAP_SCALE * 255 / top, np.float32),
+            "zero": np.array(zero),
+        }
+        graph = _model([*_rounded(), *tail], constants, size, n_deep)
+        found = refer_to(graph, "backbone.onnx", backbone.read_bytes(), min_bytes=1)
+        assert found >= weight.size
+        onnx.save(graph, path)
+
+
+def _rounded() -> list[onnx.NodeProto]:
+    return [
         helper.make_node("QuantizeLinear", ["image", "image.scale", "zero"], ["image.q"]),
         helper.make_node("DequantizeLinear", ["image.q", "image.scale", "zero"], ["image.dq"]),
         helper.make_node("DequantizeLinear", ["w.int8", "w.scale", "w.zero"], ["w"], axis=0),
@@ -49,11 +63,7 @@ def write_int8_pair(
         helper.make_node("Relu", ["c"], ["r"]),
         helper.make_node("QuantizeLinear", ["r", "map.scale", "zero"], ["r.q"]),
         helper.make_node("DequantizeLinear", ["r.q", "map.scale", "zero"], ["feature_map"]),
-        *tail,
     ]
-    graph = _model(nodes, constants, size, n_deep)
-    assert refer_to(graph, "backbone.onnx", backbone.read_bytes(), min_bytes=1) == weight.size
-    onnx.save(graph, backbone_int8)
 
 
 def _model(

@@ -27,7 +27,7 @@ HOSTILE = ("../secret", "/etc/passwd", "./backbone.onnx", "", "fusion.onnx", MEM
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    write_tiny_bundle(folder, with_int8=True)
+    write_tiny_bundle(folder, with_int8=True, with_symmetric=True)
     return folder
 
 
@@ -86,7 +86,9 @@ PLACES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["backbone.onnx", "backbone-int8.onnx", "fusion.onnx"])
+@pytest.mark.parametrize(
+    "name", ["backbone.onnx", "backbone-int8.onnx", "backbone-int8-symmetric.onnx", "fusion.onnx"]
+)
 @pytest.mark.parametrize("location", HOSTILE)
 def test_a_location_outside_is_refused(copy: Path, name: str, location: str) -> None:
     model = onnx.load(copy / name, load_external_data=False)

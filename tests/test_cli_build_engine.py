@@ -67,8 +67,17 @@ def test_every_graph_of_a_bundle_gets_its_engine(bundle: Bundle) -> None:
         ("explain.onnx", "fp32"),
     ]
     assert {(one.batch_max, one.device_id) for one in requests} == {(4, 1)}
-    with pytest.raises(ConfigError):
-        engine_requests(bundle, "int8")
+
+
+def test_the_8_bit_engine_is_of_the_symmetric_graph(tmp_path: Path) -> None:
+    made = write_tiny_bundle(tmp_path / "tiny", with_int8=True, with_symmetric=True)
+    assert [(one.model.name, one.precision) for one in engine_requests(made, "int8")] == [
+        ("backbone-int8-symmetric.onnx", "int8"),
+        ("fusion.onnx", "fp32"),
+    ]
+    for_cpu = write_tiny_bundle(tmp_path / "for-cpu", with_int8=True)
+    with pytest.raises(ConfigError, match=r"backbone-int8-symmetric\.onnx.*add-int8"):
+        engine_requests(for_cpu, "int8")
 
 
 def test_build_again_and_list(

@@ -113,8 +113,9 @@ def test_the_smallest_engine_that_takes_the_batch(cache: EngineCache, key: Engin
     assert [engine and engine.key.batch_max for engine in found] == [2, 8, None]
 
 
-def test_the_key_of_the_8_bit_graph_covers_the_file_of_its_weights(model: Path) -> None:
-    graph = model.with_name("backbone-int8.onnx")
+@pytest.mark.parametrize("name", ["backbone-int8.onnx", "backbone-int8-symmetric.onnx"])
+def test_the_key_of_an_8_bit_graph_covers_the_file_of_its_weights(model: Path, name: str) -> None:
+    graph = model.with_name(name)
     graph.write_bytes(b"graph")
     before, of_weights = model_sha256(graph), model_sha256(model)
     model.write_bytes(b"other weights")

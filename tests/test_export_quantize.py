@@ -21,6 +21,7 @@ from export.quantization.adding import add_int8  # noqa: E402
 from export.quantization.agreement import ALL, Agreement  # noqa: E402
 from export.quantization.bias_correction import correct_biases  # noqa: E402
 from export.quantization.calibration import calibration_images, split_rows  # noqa: E402
+from export.quantization.forms import FOR_TENSORRT, check_limits  # noqa: E402
 from export.quantization.qdq import (  # noqa: E402
     count_integer_steps,
     scale_and_zero,
@@ -28,7 +29,7 @@ from export.quantization.qdq import (  # noqa: E402
     tensors_of,
     to_qdq,
 )
-from export.quantization.quantizing import check_limits, load_report, quantize  # noqa: E402
+from export.quantization.quantizing import REPORT_NAME, load_report, quantize  # noqa: E402
 from export.quantization.report import markdown, write_document  # noqa: E402
 from export.quantization.settings import QuantizeSettings  # noqa: E402
 from ildsdk.bundle import Bundle  # noqa: E402
@@ -200,27 +201,37 @@ class TestSplit:
 
 class TestQuantize:
     def test_it_writes_a_graph_that_refers_to_the_backbone(self, made: Path) -> None:
-        assert sorted(path.name for path in made.iterdir()) == ["backbone-int8.onnx", "int8.json"]
-        graph = onnx.load(made / "backbone-int8.onnx", load_external_data=False)
-        locations = [
-            entry.value
-            for tensor in graph.graph.initializer
-            for entry in tensor.external_data
-            if entry.key == "location"
-        ]
-        assert locations == ["backbone.onnx"] * 2  # two convolutions are too small to be stored
+        assert sorted(path.name for path in made.iterdir()) == [
+            "backbone-int8-symmetric.onnx", "backbone-int8.onnx", "int8.json",
+        ]  # fmt: skip
+        for name in ("backbone-int8.onnx", "backbone-int8-symmetric.onnx"):
+            graph = onnx.load(made / name, load_external_data=False)
+            locations = [
+                entry.value
+                for tensor in graph.graph.initializer
+                for entry in tensor.external_data
+                if entry.key == "location"
+            ]
+            assert locations == ["backbone.onnx"] * 2  # two convolutions are too small for it
         report = json.loads((made / "int8.json").read_text())
         assert report["held_out"][ALL]["n_queries"] == 16
         assert set(report["held_out"]) == {ALL, "A", "B"}
         assert len(report["sensitivities"]) == 6
         assert [one["name"] for one in report["methods"]] == list(SETTINGS.methods)
         assert len(report["saturation"]) == report["convolutions"]["int8"]
+        symmetric = report["symmetric"]
+        assert set(symmetric["held_out"]) == {ALL, "A", "B"}
+        assert symmetric["held_out"] != report["held_out"]
+        assert symmetric["bytes"] == (made / "backbone-int8-symmetric.onnx").stat().st_size
 
     def test_add_int8_keeps_hash_and_parts(self, world: World, made: Path, tmp_path: Path) -> None:
         bundle = add_int8(world.bundle, made, tmp_path / "with-int8")
         assert bundle.bundle_hash == world.bundle.bundle_hash
         assert bundle.default_precision == "int8"
         assert bundle.backbone_int8 is not None
+        assert bundle.backbone_int8_symmetric is not None
+        symmetric = bundle.int8_agreement["symmetric"]
+        assert symmetric["held_out"][ALL]["n_queries"] == 16
         assert bundle.int8_agreement["held_out"][ALL]["n_queries"] == 16
         assert bundle.int8_agreement["limits"]["min_overlap"] == 0.5
         for name in ("backbone.onnx", "fusion.onnx"):
@@ -259,9 +270,50 @@ class TestQuantize:
         out = tmp_path / "int8"
         with pytest.raises(ModelError, match="Nothing was written"):
             quantize(world.bundle, world.slices, world.index, out, strict)
-        assert list(out.iterdir()) == []
+        assert not out.exists()
         with pytest.raises(ConfigError, match=r"has no int8\.json"):
             load_report(out, world.bundle)
+
+    def test_both_forms_keep_the_limits_or_neither_is_written(
+        self, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from export.quantization import forms
+
+        def refuses_symmetric(held_out: object, settings: object, form: object) -> None:
+            check_limits(held_out, settings, form)
+            if form is FOR_TENSORRT:
+                raise ModelError("made up")
+
+        monkeypatch.setattr(forms, "check_limits", refuses_symmetric)
+        quick = dataclasses.replace(SETTINGS, methods=("mse",))
+        out = tmp_path / "int8"
+        with pytest.raises(ModelError, match="made up"):
+            quantize(world.bundle, world.slices, world.index, out, quick)
+        assert not out.exists()
+        quick = dataclasses.replace(quick, with_symmetric=False)
+        report = quantize(world.bundle, world.slices, world.index, out, quick)
+        assert report["symmetric"] is None
+        assert not (out / "backbone-int8-symmetric.onnx").exists()
+        assert "TensorRT" not in markdown(report)
+        bundle = add_int8(world.bundle, out, tmp_path / "bundle")
+        assert bundle.backbone_int8_symmetric is None
+
+    def test_an_error_of_the_symmetric_form_says_what_to_do(self) -> None:
+        found = Agreement(
+            n_queries=3, cosine_min=0.5, cosine_median=1, mean_squared_distance=0.01,
+            top1_label=1, top1_item=1, top_n_overlap=1,
+        )  # fmt: skip
+        with pytest.raises(ModelError, match=r"symmetric int8 and float32 .* \(--no-symmetric\)"):
+            check_limits({ALL: found}, SETTINGS, FOR_TENSORRT)
+
+    def test_a_report_of_another_version_is_refused(
+        self, world: World, made: Path, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(made, tmp_path / "int8")
+        report = json.loads((folder / REPORT_NAME).read_text())
+        (folder / REPORT_NAME).write_text(json.dumps({**report, "schema": "export.int8/1"}))
+        with pytest.raises(ConfigError, match="made by another version"):
+            add_int8(world.bundle, folder, tmp_path / "x")
 
     def test_parts_that_do_not_belong_together_are_refused(
         self, world: World, made: Path, tmp_path: Path
@@ -300,7 +352,9 @@ def test_document_is_written_between_its_markers(made: Path, tmp_path: Path) -> 
     text = markdown(report)
     assert "PHANTOM" in text
     assert "### Real CT" not in text
-    report["real_ct"] = {"n_studies": 2, **report["held_out"][ALL]}
+    assert "## The symmetric form" in text
+    for form in (report, report["symmetric"]):
+        form["real_ct"] = {"n_studies": 2, **form["held_out"][ALL]}
     before, after = markdown(report).split("### Real CT")
     assert "PHANTOM" in before
     assert "PHANTOM" not in after

@@ -142,8 +142,8 @@ def test_a_device_that_is_not_there(tiny: Bundle) -> None:
 def test_engines_of_the_embedded_bundle(
     embedded: Bundle, tensorrt: TensorrtMachine, tmp_path: Path, precision: GpuPrecision
 ) -> None:
-    if precision == "int8" and embedded.backbone_int8 is None:
-        pytest.skip("the embedded bundle has no 8-bit network")
+    if precision == "int8" and embedded.backbone_int8_symmetric is None:
+        pytest.skip("the embedded bundle has no 8-bit network for TensorRT")
     cache = EngineCache(tmp_path / "engines")
     settings = RuntimeSettings(provider="tensorrt", precision=precision, engine_folder=cache.folder)
     with pytest.raises(ModelError, match="build-engine"):

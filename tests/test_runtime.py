@@ -11,11 +11,12 @@ import pytest
 from ildsdk.bundle import Bundle
 from ildsdk.encoder import Encoder
 from ildsdk.errors import ConfigError, ModelError
-from ildsdk.runtime import ort_session, providers
+from ildsdk.runtime import networks, ort_session, providers
 from ildsdk.runtime.cpu_features import CpuFeatures, cpu_features
 from ildsdk.runtime.networks import Networks
 from ildsdk.runtime.ort_session import open_session
 from ildsdk.runtime.precision import RunPrecision, choose_precision
+from ildsdk.runtime.session import Session
 from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import Precision, RuntimeSettings, settings_from_mapping
 from tests.bundle_factory import write_tiny_bundle
@@ -168,7 +169,9 @@ _NEW = CpuFeatures(machine="x86_64", names=frozenset({"avx512vnni"}))
         ("fp16", "cpu", "fp32", True, _NEW, "precision 'fp16' does not run on provider 'cpu'"),
         ("fp16", "cuda", "fp32", True, _NEW, "or for provider tensorrt"),
         ("int8", "cuda", "int8", True, _NEW, "which runs fp32;"),
-        ("int8", "cpu", "fp32", False, _NEW, "the bundle has no 8-bit network"),
+        ("int8", "cpu", "fp32", False, _NEW, r"no 8-bit network for it \(backbone-int8.onnx\)"),
+        ("int8", "tensorrt", "int8", True, _OLD, "int8"),
+        ("int8", "tensorrt", "int8", False, _NEW, r"\(backbone-int8-symmetric.onnx\); .* 'fp16'"),
     ],
 )
 def test_precision_that_runs(
@@ -181,6 +184,41 @@ def test_precision_that_runs(
     else:
         with pytest.raises(ConfigError, match=expected):
             choose_precision(asked, provider, **arguments)
+
+
+class _OnTensorrt:
+    """A session of the CPU that says it were TensorRT's."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.provider = "tensorrt"
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+
+@pytest.mark.parametrize("with_symmetric", [True, False])
+def test_tensorrt_takes_the_symmetric_graph_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_symmetric: bool
+) -> None:
+    made = write_tiny_bundle(tmp_path / "both", with_int8=True, with_symmetric=with_symmetric)
+    opened = []
+
+    def on_tensorrt(model: Path, *_: object, precision: str = "fp32") -> Session:
+        opened.append((model.name, precision))
+        return _OnTensorrt(open_session(model, RuntimeSettings(provider="cpu"), 1))
+
+    monkeypatch.setattr(networks, "open_session", on_tensorrt)
+    settings = RuntimeSettings(provider="tensorrt", precision="int8")
+    if with_symmetric:
+        assert Networks(made, settings, 1).precision == "int8"
+        assert opened[1:] == [("backbone-int8-symmetric.onnx", "int8")]
+    else:
+        with pytest.raises(ConfigError, match=r"backbone-int8-symmetric\.onnx"):
+            Networks(made, settings, 1)
+    opened.clear()
+    assert Networks(made, RuntimeSettings(provider="tensorrt"), 1).precision == "fp32"
+    assert opened[1:] == [("backbone.onnx", "fp32")]
 
 
 def test_fp16_on_a_cpu_is_refused(bundle: Bundle) -> None:

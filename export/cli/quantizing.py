@@ -1,4 +1,4 @@
-"""``quantize`` and ``add-int8``: the int8 form of a bundle's backbone."""
+"""``quantize`` and ``add-int8``: the int8 forms of a bundle's backbone."""
 
 from __future__ import annotations
 
@@ -61,6 +61,13 @@ _SHARE = click.FloatRange(0, 1)
     help="So many of the most sensitive steps may stay in float32.",
 )
 @click.option(
+    "--symmetric/--no-symmetric",
+    "with_symmetric",
+    default=_DEFAULTS.with_symmetric,
+    show_default=True,
+    help="Also make backbone-int8-symmetric.onnx, the form that TensorRT takes.",
+)
+@click.option(
     "--real-ct",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="DICOM folder; its slices are reported in a table of their own.",
@@ -74,14 +81,14 @@ _SHARE = click.FloatRange(0, 1)
 def quantize(
     bundle: Path, prepared: Path, index: Path, out: Path, methods: tuple[str, ...],
     min_top1_label: float, min_overlap: float, min_cosine: float, min_median_cosine: float,
-    max_float_steps: int, real_ct: Path | None, document: Path | None,
+    max_float_steps: int, with_symmetric: bool, real_ct: Path | None, document: Path | None,
 ) -> None:  # fmt: skip
-    """Make the int8 form of BUNDLE's backbone in OUT, checked against float32.
+    """Make the int8 forms of BUNDLE's backbone in OUT, checked against float32.
 
     Calibrated and chosen on training cases of PREPARED, the set that the bundle was trained on;
     then its answers to the held-out cases are compared with those of float32 in INDEX, which was
-    built with the bundle. OUT gets backbone-int8.onnx and int8.json, or neither where a limit is
-    broken. `add-int8` puts them into a bundle.
+    built with the bundle. OUT gets backbone-int8.onnx, backbone-int8-symmetric.onnx and
+    int8.json, or none of them where a limit is broken. `add-int8` puts them into a bundle.
     """
     from export.dataset import load_slice_set
     from export.quantization.quantizing import quantize as run
@@ -91,7 +98,7 @@ def quantize(
     settings = QuantizeSettings(
         methods=methods, min_top1_label=min_top1_label, min_overlap=min_overlap,
         min_cosine=min_cosine, min_median_cosine=min_median_cosine,
-        max_float_steps=max_float_steps,
+        max_float_steps=max_float_steps, with_symmetric=with_symmetric,
     )  # fmt: skip
     report = run(
         Bundle.open(bundle), load_slice_set(prepared), index, out, settings,
@@ -108,7 +115,7 @@ def quantize(
 @click.argument("out", type=FOLDER)
 @typed_errors
 def add_int8(bundle: Path, int8: Path, out: Path) -> None:
-    """Write BUNDLE anew in OUT with the int8 form that `quantize` made in INT8.
+    """Write BUNDLE anew in OUT with the int8 forms that `quantize` made in INT8.
 
     The bundle hash stays: indexes go on answering. int8 becomes the bundle's default precision.
     """

@@ -69,7 +69,11 @@ def collect(
 
 
 def ranges(
-    distributions: Mapping[str, Distribution], method: str, percentile: float = 99.99
+    distributions: Mapping[str, Distribution],
+    method: str,
+    percentile: float = 99.99,
+    *,
+    symmetric: bool = False,
 ) -> dict[str, Range]:
     """Range of each activation.
 
@@ -78,6 +82,8 @@ def ranges(
     method : {"minmax", "percentile", "entropy", "mse"}
     percentile : float
         ``method="percentile"``: percent of absolute values inside the range.
+    symmetric : bool
+        For int8 with zero point 0, which has half the levels where no value is negative.
     """
     chosen = {}
     for name, distribution in distributions.items():
@@ -85,8 +91,8 @@ def ranges(
         if method != "minmax" and high > low:
             limit = {
                 "percentile": lambda d: _percentile_limit(d, percentile),
-                "entropy": _entropy_limit,
-                "mse": _mse_limit,
+                "entropy": lambda d: _entropy_limit(d, symmetric),
+                "mse": lambda d: _mse_limit(d, symmetric),
             }[method](distribution)
             low, high = max(low, -limit), min(high, limit)
         chosen[name] = (low, high)
@@ -140,27 +146,30 @@ def _percentile_limit(distribution: Distribution, percentile: float) -> float:
     return bins * distribution.edges[-1] / counts.size
 
 
-def _mse_limit(distribution: Distribution) -> float:
+def _mse_limit(distribution: Distribution, symmetric: bool) -> float:
     edges = distribution.edges
     values, counts = (edges[:-1] + edges[1:]) / 2, distribution.counts
     errors = []
     for share in _SHARES:
         limit = share * edges[-1]
         low, high = max(distribution.low, -limit), min(distribution.high, limit)
-        scale = (max(high, 0) - min(low, 0)) / 255
+        if symmetric:
+            high = max(abs(low), abs(high))
+            low = -high
+        scale = (max(high, 0) - min(low, 0)) / (254 if symmetric else 255)
         rounded = np.clip(np.rint(values / scale), np.rint(low / scale), np.rint(high / scale))
         errors.append(float((counts * (values - rounded * scale) ** 2).sum()))
     return float(_SHARES[int(np.argmin(errors))] * edges[-1])
 
 
-def _entropy_limit(distribution: Distribution) -> float:
+def _entropy_limit(distribution: Distribution, symmetric: bool) -> float:
     """Limit whose levels of magnitude keep the distribution best, by KL divergence.
 
     Zeros are left out, as a ReLU's share of them says nothing about the rest.
     """
     counts = _magnitudes(distribution).astype(np.float64)
     counts[0] = 0
-    n_levels = 256 if distribution.low >= 0 else 128
+    n_levels = 256 if distribution.low >= 0 and not symmetric else 128
     best, best_bins = np.inf, counts.size
     for bins in range(n_levels, counts.size + 1, 16):
         reference = counts[:bins].copy()

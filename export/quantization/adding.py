@@ -1,4 +1,4 @@
-"""A bundle with an int8 form: the old bundle's parts and hash, one more file."""
+"""A bundle with int8 forms: the old bundle's parts and hash, one or two more files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from export.quantization.quantizing import load_report, summary
 from ildsdk.bundle import Bundle, write_bundle
-from ildsdk.bundle.layout import BACKBONE_INT8_NAME
+from ildsdk.bundle.layout import BACKBONE_INT8_NAME, BACKBONE_INT8_SYMMETRIC_NAME
 from ildsdk.errors import ModelError
 
 
 def add_int8(bundle: Bundle, int8_folder: Path, out: Path) -> Bundle:
-    """Write the bundle anew with the int8 form of :func:`quantize` and int8 as its default.
+    """Write the bundle anew with the int8 forms of :func:`quantize` and int8 as its default.
 
     Raises
     ------
@@ -21,6 +21,9 @@ def add_int8(bundle: Bundle, int8_folder: Path, out: Path) -> Bundle:
         ``out`` exists, or the parts do not fit together.
     """
     report = load_report(int8_folder, bundle)
+    symmetric = None
+    if report["symmetric"] is not None:
+        symmetric = int8_folder / BACKBONE_INT8_SYMMETRIC_NAME
     made = write_bundle(
         out,
         name=bundle.name,
@@ -37,6 +40,7 @@ def add_int8(bundle: Bundle, int8_folder: Path, out: Path) -> Bundle:
         license=bundle.license,
         intended_use=bundle.intended_use,
         backbone_int8=int8_folder / BACKBONE_INT8_NAME,
+        backbone_int8_symmetric=symmetric,
         # The file exists only where its limits were kept.
         default_precision="int8",
         int8_agreement=summary(report),

@@ -28,6 +28,7 @@ def correct_biases(
     float_steps: Collection[str],
     images: Sequence[npt.NDArray[np.float32]],
     *,
+    symmetric: bool = False,
     n_threads: int = 2,
 ) -> onnx.ModelProto:
     """Graph with the biases that its QDQ form should have; the argument is not changed.
@@ -46,7 +47,7 @@ def correct_biases(
     expected = dict(zip(outputs, _means(model, outputs, images, n_threads), strict=True))
     for block in _blocks(convolutions):
         for _ in range(_N_ROUNDS):
-            rounded = to_qdq(result, ranges, float_steps)
+            rounded = to_qdq(result, ranges, float_steps, symmetric=symmetric)
             names = [exact_output(step) for step in block]
             for step, found in zip(block, _means(rounded, names, images, n_threads), strict=True):
                 tensor = biases[step.node.input[2]]

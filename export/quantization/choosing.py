@@ -77,13 +77,16 @@ class Chooser:
     queries : QuerySet
     answers : Answers
         Of the same queries.
+    symmetric : bool
+        As in :func:`~export.quantization.qdq.to_qdq`.
     """
 
     def __init__(
         self, model: onnx.ModelProto, backbone: Path, fusion: Path, queries: QuerySet,
-        answers: Answers, settings: QuantizeSettings, say: Say,
+        answers: Answers, settings: QuantizeSettings, say: Say, *, symmetric: bool = False,
     ) -> None:  # fmt: skip
         self._model, self._fusion, self._settings, self._say = model, fusion, settings, say
+        self._symmetric = symmetric
         self._queries, self._answers = queries, answers
         deep = deep_features(backbone, queries.images, n_threads=settings.n_threads)
         self._reference = embed(fusion, deep, queries.radiomics)
@@ -94,7 +97,7 @@ class Chooser:
         tensors = tensors_of(steps_of(self._model))
         self._say(f"activations of {len(images)} calibration slices")
         seen = collect(self._model, tensors, images, n_threads=settings.n_threads)
-        drawn = {name: _drawn(seen, name) for name in settings.methods}
+        drawn = {name: _drawn(seen, name, self._symmetric) for name in settings.methods}
         methods = [(name, self._measure(name, self._model, drawn[name])) for name in drawn]
         method = min(methods, key=lambda tried: tried[1].mean_squared_distance)[0]
         limits = drawn[method]
@@ -118,7 +121,7 @@ class Chooser:
             best = self._measure(name, model, limits, float_steps)
             trials.append((name, best))
         return Choice(
-            graph=to_qdq(model, limits, float_steps),
+            graph=to_qdq(model, limits, float_steps, symmetric=self._symmetric),
             method=method,
             is_corrected=is_corrected,
             float_steps=float_steps,
@@ -144,14 +147,15 @@ class Chooser:
     ) -> onnx.ModelProto:  # fmt: skip
         self._say("correct biases")
         return correct_biases(
-            self._model, limits, float_steps, images, n_threads=self._settings.n_threads
-        )
+            self._model, limits, float_steps, images,
+            symmetric=self._symmetric, n_threads=self._settings.n_threads,
+        )  # fmt: skip
 
     def _measure(
         self, name: str, model: onnx.ModelProto, limits: Mapping[str, Range],
         float_steps: tuple[str, ...] = (),
     ) -> Agreement:  # fmt: skip
-        graph = to_qdq(model, limits, float_steps).SerializeToString()
+        graph = to_qdq(model, limits, float_steps, symmetric=self._symmetric).SerializeToString()
         deep = deep_features(graph, self._queries.images, n_threads=self._settings.n_threads)
         embeddings = embed(self._fusion, deep, self._queries.radiomics)
         found = agreement(self._answers, self._queries, self._reference, embeddings)[ALL]
@@ -173,9 +177,11 @@ class Chooser:
             deep = deep_features(graph.SerializeToString(), images, n_threads=threads)
             return embed(self._fusion, deep, radiomics)
 
-        return measure_sensitivity(self._model, limits, embeddings, self._reference[places])
+        return measure_sensitivity(
+            self._model, limits, embeddings, self._reference[places], symmetric=self._symmetric
+        )
 
 
-def _drawn(seen: Mapping[str, Distribution], name: str) -> dict[str, Range]:
+def _drawn(seen: Mapping[str, Distribution], name: str, symmetric: bool) -> dict[str, Range]:
     method, percentile = parse_method(name)
-    return ranges(seen, method, percentile)
+    return ranges(seen, method, percentile, symmetric=symmetric)

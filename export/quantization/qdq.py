@@ -18,6 +18,7 @@ from ildsdk.errors import ModelError
 
 Range = tuple[float, float]
 _LEVELS = 255
+_SIGNED_LEVELS = 127
 _INT32_MAX = 2**31 - 1
 
 
@@ -86,8 +87,18 @@ def scale_and_zero(limits: Range) -> tuple[np.float32, np.uint8]:
     return scale, np.uint8(np.clip(np.rint(-low / scale), 0, _LEVELS))
 
 
+def symmetric_scale(limits: Range) -> np.float32:
+    """Int8 scale that represents a range with zero point 0: the larger side is level 127."""
+    largest = max(abs(limits[0]), abs(limits[1]))
+    return np.float32(largest / _SIGNED_LEVELS if largest > 0 else 1.0)
+
+
 def to_qdq(
-    model: onnx.ModelProto, ranges: Mapping[str, Range], float_steps: Collection[str] = ()
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    float_steps: Collection[str] = (),
+    *,
+    symmetric: bool = False,
 ) -> onnx.ModelProto:
     """QDQ form of a graph whose weights are stored as int8 with Cast and Mul.
 
@@ -99,6 +110,10 @@ def to_qdq(
         Activation (:func:`tensors_of`) to lowest and highest value to represent.
     float_steps : collection of str
         Names of steps that stay in float32.
+    symmetric : bool
+        False: uint8 activations with zero points, int32 biases, for integer kernels of CPUs. True:
+        int8 activations with zero point 0 and float32 biases, which is all that TensorRT's ONNX
+        parser takes.
 
     Raises
     ------
@@ -107,19 +122,23 @@ def to_qdq(
 
     Notes
     -----
-    A ReLU behind an integer step goes away: the range begins at 0, so rounding to uint8 does its
-    work.
+    A ReLU behind an integer step goes away where activations are uint8: the range begins at 0, so
+    rounding does its work. Signed integers keep it.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    return _Writer(result, ranges, frozenset(float_steps)).write()
+    return _Writer(result, ranges, frozenset(float_steps), symmetric).write()
 
 
 class _Writer:
     def __init__(
-        self, model: onnx.ModelProto, ranges: Mapping[str, Range], float_steps: frozenset[str]
+        self,
+        model: onnx.ModelProto,
+        ranges: Mapping[str, Range],
+        float_steps: frozenset[str],
+        symmetric: bool,
     ) -> None:
-        self.model, self.ranges = model, ranges
+        self.model, self.ranges, self.symmetric = model, ranges, symmetric
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self.producer = {name: node for node in model.graph.node for name in node.output}
         steps = [step for step in steps_of(model) if step.name not in float_steps]
@@ -153,14 +172,17 @@ class _Writer:
             node.input[place] = self._rounded(name)
         if node.op_type == "Conv":
             self._quantize_weights(node, step.inputs[0])
-        node.output[0] = exact_output(step)
+        node.output[0] = exact = exact_output(step)
         self.nodes.append(node)
+        if step.relu is not None and self.symmetric:
+            exact = f"{step.output}.positive"
+            self.nodes.append(helper.make_node("Relu", [node.output[0]], [exact]))
         # MaxPool chooses among levels: the scale of its input fits, and no other is as exact.
         scale_of = step.inputs[0] if node.op_type == "MaxPool" else step.output
-        self._pair(node.output[0], step.output, scale_of)
+        self._pair(exact, step.output, scale_of)
 
     def _rounded(self, name: str) -> str:
-        """Name of an activation rounded to uint8; of an integer step's output that is its own."""
+        """Name of an activation rounded; of an integer step's output that is its own."""
         if name in self.outputs:
             return name
         if name not in self.rounded:
@@ -174,16 +196,18 @@ class _Writer:
             self._constant(f"{target}.scale", np.array(scale)),
             self._constant(f"{target}.zero", np.array(zero)),
         ]
-        integers = f"{target}.uint8"
+        integers = f"{target}.{zero.dtype}"
         self.nodes += [
             helper.make_node("QuantizeLinear", [source, *names], [integers]),
             helper.make_node("DequantizeLinear", [integers, *names], [target]),
         ]
 
-    def _scale_and_zero(self, name: str) -> tuple[np.float32, np.uint8]:
+    def _scale_and_zero(self, name: str) -> tuple[np.float32, np.uint8 | np.int8]:
         step = self.steps.get(name)
         if step is not None and step.node.op_type == "MaxPool":
             return self._scale_and_zero(step.inputs[0])
+        if self.symmetric:
+            return symmetric_scale(self.ranges[name]), np.int8(0)
         return scale_and_zero(self.ranges[name])
 
     def _quantize_weights(self, node: onnx.NodeProto, image: str) -> None:
@@ -198,7 +222,7 @@ class _Writer:
             self._constant(f"{name}.channel_zero", np.zeros(len(scale), np.int8)),
         ]
         self.nodes.append(helper.make_node("DequantizeLinear", operands, [node.input[1]], axis=0))
-        if len(node.input) > 2:
+        if len(node.input) > 2 and not self.symmetric:
             bias = numpy_helper.to_array(self.constants[node.input[2]]).astype(np.float64)
             products = self._scale_and_zero(image)[0] * scale
             rounded = np.rint(bias / products)

@@ -81,8 +81,14 @@ def markdown(report: Mapping[str, Any]) -> str:
             for one in sorted(report["saturation"], key=lambda one: -one["error"])[:_N_SATURATED]
         ),
     ]
+    symmetric = report["symmetric"]
+    if symmetric is not None:
+        lines += ["", *_symmetric(symmetric, data, top_n)]
     if report["real_ct"] is not None:
         real = report["real_ct"]
+        real_rows = [("real CT", real)]
+        if symmetric is not None:
+            real_rows.append(("real CT, symmetric form", symmetric["real_ct"]))
         lines += [
             "",
             "### Real CT",
@@ -91,9 +97,28 @@ def markdown(report: Mapping[str, Any]) -> str:
             "phantom index has no true answer: only whether int8 and float32 say the same. Decides "
             "nothing and is no limit.",
             "",
-            *_table("queries", [("real CT", real)], top_n),
+            *_table("queries", real_rows, top_n),
         ]
     return "\n".join(lines)
+
+
+def _symmetric(form: Mapping[str, Any], data: str, top_n: int) -> list[str]:
+    count = form["convolutions"]
+    return [
+        "### The symmetric form, for TensorRT",
+        "",
+        f"{count['int8']} convolutions in int8, {count['float32']} in float32; steps left in "
+        f"float32: {', '.join(form['float_steps']) or 'none'}. Calibration `{form['method']}`, "
+        f"biases {'corrected' if form['is_corrected'] else 'as they were'}. "
+        f"`backbone-int8-symmetric.onnx` has {form['bytes'] / 1e6:.2f} MB. Same slices and limits "
+        "as above; computed by ONNX Runtime on the CPU, not by TensorRT.",
+        "",
+        *_table(f"held-out queries ({data})", form["held_out"].items(), top_n),
+        "",
+        *_table("calibration", _named(form["methods"]), top_n),
+        "",
+        *_table("steps in float32", _named(form["float_trials"]), top_n),
+    ]
 
 
 def write_document(path: Path, report: Mapping[str, Any]) -> None:

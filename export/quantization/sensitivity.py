@@ -38,6 +38,8 @@ def measure_sensitivity(
     ranges: Mapping[str, Range],
     embed: Embed,
     reference: npt.NDArray[np.float32],
+    *,
+    symmetric: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Sensitivity]:
     """Sensitivity of every step, the most sensitive first.
@@ -48,11 +50,14 @@ def measure_sensitivity(
         Embeddings of the slices by a graph, float32 ``(n, d)``.
     reference : ndarray
         Those of float32.
+    symmetric : bool
+        As in :func:`~export.quantization.qdq.to_qdq`.
     """
     names = [step.name for step in steps_of(model)]
     found = {}
     for done, name in enumerate(names, start=1):
-        alone = to_qdq(model, ranges, [other for other in names if other != name])
+        others = [other for other in names if other != name]
+        alone = to_qdq(model, ranges, others, symmetric=symmetric)
         change = embed(alone).astype(np.float64) - reference
         found[name] = float((change**2).sum(axis=1).mean())
         progress(done, len(names))

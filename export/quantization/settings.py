@@ -9,7 +9,7 @@ from ildsdk.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeSettings:
-    """How the int8 form is made and what it must keep.
+    """How the int8 forms are made and what they must keep.
 
     Attributes
     ----------
@@ -22,6 +22,8 @@ class QuantizeSettings:
         Slices that biases are corrected by, and that sensitivity is measured on.
     n_choosing : int
         Slices of training cases, none of them calibrated on, by which all is chosen.
+    with_symmetric : bool
+        Also make the symmetric form, which TensorRT takes.
     max_float_steps : int
         So many of the most sensitive steps may be left in float where the limits ask for it.
     min_top1_label, min_overlap : float
@@ -40,6 +42,7 @@ class QuantizeSettings:
     n_correction: int = 32
     n_sensitivity: int = 16
     n_choosing: int = 480
+    with_symmetric: bool = True
     max_float_steps: int = 8
     min_top1_label: float = 0.99
     min_overlap: float = 0.9

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ildsdk.bundle.layout import (
-    BACKBONE_INT8_NAME,
     BACKBONE_NAME,
     CARD_NAME,
+    GRAPHS_BY_REFERENCE,
     MANIFEST_NAME,
     MAX_CARD_BYTES,
     MAX_MODEL_BYTES,
@@ -57,7 +57,7 @@ def check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
             )
     for file_name in files:
         if file_name.endswith(".onnx"):
-            weights = BACKBONE_NAME if file_name == BACKBONE_INT8_NAME else None
+            weights = BACKBONE_NAME if file_name in GRAPHS_BY_REFERENCE else None
             check_references(folder / file_name, weights)
     if CARD_NAME in files:
         _check_card(folder / CARD_NAME)

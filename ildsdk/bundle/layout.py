@@ -21,13 +21,16 @@ MANIFEST_NAME = "manifest.json"
 BACKBONE_NAME = "backbone.onnx"
 MODEL_FILES = (BACKBONE_NAME, "fusion.onnx")
 BACKBONE_INT8_NAME = "backbone-int8.onnx"
+BACKBONE_INT8_SYMMETRIC_NAME = "backbone-int8-symmetric.onnx"
+GRAPHS_BY_REFERENCE = (BACKBONE_INT8_NAME, BACKBONE_INT8_SYMMETRIC_NAME)
+"""Graphs whose weights lie in ``backbone.onnx``."""
 EXPLAIN_NAME = "explain.onnx"
 CARD_NAME = "model_card.md"
 # Not part of the bundle hash: an index goes on answering when a bundle gains one of them.
 OPTIONAL_FILES = {
     SCHEMA_V1: (),
     SCHEMA_V2: (EXPLAIN_NAME, CARD_NAME),
-    BUNDLE_SCHEMA: (BACKBONE_INT8_NAME, EXPLAIN_NAME, CARD_NAME),
+    BUNDLE_SCHEMA: (*GRAPHS_BY_REFERENCE, EXPLAIN_NAME, CARD_NAME),
 }
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024

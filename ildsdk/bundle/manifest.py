@@ -9,6 +9,7 @@ from typing import Any, get_args
 from ildsdk._version import __version__
 from ildsdk.bundle.layout import (
     BACKBONE_INT8_NAME,
+    BACKBONE_INT8_SYMMETRIC_NAME,
     BUNDLE_SCHEMA,
     CARD_NAME,
     EXPLAIN_NAME,
@@ -119,7 +120,7 @@ def fields_of(manifest: dict[str, Any]) -> dict[str, Any]:
         "explain_sha256": checksums.get(EXPLAIN_NAME),
         "has_model_card": CARD_NAME in checksums,
         "checksums": checksums,
-        **_precision(manifest, BACKBONE_INT8_NAME in checksums),
+        **_precision(manifest, set(checksums)),
     }
 
 
@@ -137,9 +138,12 @@ def _checksums(manifest: dict[str, Any]) -> dict[str, str]:
     return {name: str(file["sha256"]) for name, file in manifest["files"].items()}
 
 
-def _precision(manifest: dict[str, Any], has_int8: bool) -> dict[str, Any]:
+def _precision(manifest: dict[str, Any], files: set[str]) -> dict[str, Any]:
     if manifest["schema"] != BUNDLE_SCHEMA:
         return {"default_precision": "fp32", "int8_agreement": None}
+    has_int8, has_symmetric = (
+        name in files for name in (BACKBONE_INT8_NAME, BACKBONE_INT8_SYMMETRIC_NAME)
+    )
     default, agreement = manifest["default_precision"], manifest["int8_agreement"]
     if default not in get_args(StoredPrecision):
         raise ModelError(
@@ -151,6 +155,11 @@ def _precision(manifest: dict[str, Any], has_int8: bool) -> dict[str, Any]:
     if has_int8 != (agreement is not None):
         raise ModelError(
             f"bundle has {BACKBONE_INT8_NAME} without its int8_agreement, or the other way round"
+        )
+    if has_symmetric != ((agreement or {}).get("symmetric") is not None):
+        raise ModelError(
+            f"bundle has {BACKBONE_INT8_SYMMETRIC_NAME} without its agreement (int8_agreement, "
+            "symmetric), or the other way round"
         )
     return {
         "default_precision": default,

@@ -9,6 +9,7 @@ from typing import Any
 from ildsdk.bundle.files import check_files
 from ildsdk.bundle.layout import (
     BACKBONE_INT8_NAME,
+    BACKBONE_INT8_SYMMETRIC_NAME,
     CARD_NAME,
     EXPLAIN_NAME,
     MODEL_FILES,
@@ -54,8 +55,9 @@ class Bundle:
         Form of the backbone that a CPU with the instructions for it should run: int8 only
         where its answers were measured to agree with those of float32.
     int8_agreement : dict or None
-        What was measured of ``backbone-int8.onnx`` against ``backbone.onnx``, for reading;
-        None for a bundle without it.
+        What was measured of ``backbone-int8.onnx`` (and under ``"symmetric"`` of
+        ``backbone-int8-symmetric.onnx``) against ``backbone.onnx``, for reading; None for a bundle
+        without it.
     """
 
     folder: Path
@@ -87,10 +89,15 @@ class Bundle:
     def backbone_int8(self) -> Path | None:
         """ONNX file with the inputs and outputs of :attr:`backbone`, computed in int8.
 
-        It reads its weights out of ``backbone.onnx`` and must be opened by this path, not from
-        memory.
+        For CPUs: unsigned activations with zero points. It reads its weights out of
+        ``backbone.onnx`` and must be opened by this path, not from memory.
         """
-        return self.folder / BACKBONE_INT8_NAME if BACKBONE_INT8_NAME in self.checksums else None
+        return self._optional(BACKBONE_INT8_NAME)
+
+    @property
+    def backbone_int8_symmetric(self) -> Path | None:
+        """The same for TensorRT: signed activations, every zero point 0."""
+        return self._optional(BACKBONE_INT8_SYMMETRIC_NAME)
 
     @property
     def fusion(self) -> Path:
@@ -129,6 +136,9 @@ class Bundle:
                 f"bundle {self.name!r} holds the threshold {threshold}, expected a cosine"
             )
         return threshold
+
+    def _optional(self, name: str) -> Path | None:
+        return self.folder / name if name in self.checksums else None
 
     @classmethod
     def open(cls, folder: str | Path) -> Bundle:

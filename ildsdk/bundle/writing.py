@@ -13,6 +13,7 @@ from typing import Any
 from ildsdk._version import __version__
 from ildsdk.bundle.layout import (
     BACKBONE_INT8_NAME,
+    BACKBONE_INT8_SYMMETRIC_NAME,
     BUNDLE_SCHEMA,
     CARD_NAME,
     EXPLAIN_NAME,
@@ -47,6 +48,7 @@ def write_bundle(
     license: str,
     intended_use: str,
     backbone_int8: str | Path | None = None,
+    backbone_int8_symmetric: str | Path | None = None,
     default_precision: StoredPrecision = "fp32",
     int8_agreement: Mapping[str, Any] | None = None,
     explain: str | Path | None = None,
@@ -65,6 +67,8 @@ def write_bundle(
     backbone_int8 : path, optional
         ONNX file with the inputs and outputs of the backbone, whose external data lie in
         ``backbone.onnx``; needs ``int8_agreement``.
+    backbone_int8_symmetric : path, optional
+        The same for TensorRT; needs ``int8_agreement["symmetric"]``.
     explain : path, optional
         ONNX file of activation maps; then the backbone has the output ``feature_map`` too.
     model_card : str, optional
@@ -86,7 +90,11 @@ def write_bundle(
         draft = Path(parent) / "bundle"
         draft.mkdir()
         sources = dict(zip(MODEL_FILES, (backbone, fusion), strict=True))
-        more = {BACKBONE_INT8_NAME: backbone_int8, EXPLAIN_NAME: explain}
+        more = {
+            BACKBONE_INT8_NAME: backbone_int8,
+            BACKBONE_INT8_SYMMETRIC_NAME: backbone_int8_symmetric,
+            EXPLAIN_NAME: explain,
+        }
         sources |= {key: source for key, source in more.items() if source is not None}
         for file_name, source in sources.items():
             shutil.copyfile(source, draft / file_name)

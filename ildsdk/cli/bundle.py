@@ -42,7 +42,13 @@ def info(folder: Path | None) -> None:
         "has_model_card": opened.has_model_card,
         "files_bytes": {
             path.name: path.stat().st_size
-            for path in (opened.backbone, opened.backbone_int8, opened.fusion, opened.explain)
+            for path in (
+                opened.backbone,
+                opened.backbone_int8,
+                opened.backbone_int8_symmetric,
+                opened.fusion,
+                opened.explain,
+            )
             if path is not None
         },
         "figures": opened.figures,

@@ -9,7 +9,7 @@ from ildsdk.bundle import Bundle
 from ildsdk.runtime.cpu_features import cpu_features
 from ildsdk.runtime.model_cache import CacheFolder, ModelCache
 from ildsdk.runtime.ort_optimized import cache_key, open_optimized
-from ildsdk.runtime.precision import choose_precision
+from ildsdk.runtime.precision import choose_precision, int8_backbone
 from ildsdk.settings import Precision
 
 NetworkPlace = Literal["package", "user", "nowhere", "not-needed"]
@@ -52,7 +52,7 @@ def keep_backbone(
         precision,
         "cpu",
         bundle_default=bundle.default_precision,
-        has_int8=bundle.backbone_int8 is not None,
+        has_int8=int8_backbone(bundle, "cpu") is not None,
         cpu=cpu_features(),
     )
     if running != "fp32":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ildsdk.bundle import Bundle
-from ildsdk.errors import ConfigError
+from ildsdk.runtime.precision import int8_backbone, no_int8
 from ildsdk.runtime.provider_options import GpuPrecision
 from ildsdk.runtime.tensorrt_engine import EngineRequest
 
@@ -25,14 +25,11 @@ def engine_requests(
     Raises
     ------
     ConfigError
-        The bundle has no 8-bit network.
+        The bundle has no 8-bit network for TensorRT.
     """
-    backbone = bundle.backbone_int8 if precision == "int8" else bundle.backbone
+    backbone = int8_backbone(bundle, "tensorrt") if precision == "int8" else bundle.backbone
     if backbone is None:
-        raise ConfigError(
-            f"precision 'int8' was asked for, and bundle {bundle.name!r} has no 8-bit network "
-            "(backbone-int8.onnx); ask for 'fp32' or 'fp16'"
-        )
+        raise no_int8("tensorrt")
     others = [bundle.fusion, *([bundle.explain] if bundle.explain is not None else [])]
     return [
         EngineRequest(model=model, precision=arithmetic, batch_max=batch_max, device_id=device_id)

@@ -11,13 +11,13 @@ from typing import Any, get_args
 
 import onnxruntime as ort
 
+from ildsdk.bundle.layout import BACKBONE_NAME, GRAPHS_BY_REFERENCE
 from ildsdk.errors import ModelError
 from ildsdk.runtime.nvidia import NvidiaDriver
 from ildsdk.runtime.provider_options import GpuPrecision
 
 _CHUNK_BYTES = 1 << 20
 _DIGITS = 16
-_GRAPH_WITHOUT_WEIGHTS, _WEIGHTS_NAME = "backbone-int8.onnx", "backbone.onnx"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +150,12 @@ def model_sha256(model: Path) -> str:
 
     Notes
     -----
-    The 8-bit backbone of a bundle keeps its weights in ``backbone.onnx`` (docs/bundle-format.md):
+    An 8-bit backbone of a bundle keeps its weights in ``backbone.onnx`` (docs/bundle-format.md):
     the same graph beside another such file is another model.
     """
-    weights = model.with_name(_WEIGHTS_NAME)
+    weights = model.with_name(BACKBONE_NAME)
     parts = [model]
-    if model.name == _GRAPH_WITHOUT_WEIGHTS and weights.is_file():
+    if model.name in GRAPHS_BY_REFERENCE and weights.is_file():
         parts.append(weights)
     digest = hashlib.sha256()
     try:

@@ -18,7 +18,7 @@ from ildsdk.runtime.device_session import chain_of
 from ildsdk.runtime.model_cache import ModelCache
 from ildsdk.runtime.ort_optimized import open_optimized
 from ildsdk.runtime.ort_session import open_session
-from ildsdk.runtime.precision import RunPrecision, choose_precision
+from ildsdk.runtime.precision import RunPrecision, choose_precision, int8_backbone
 from ildsdk.runtime.providers import choose_provider
 from ildsdk.runtime.session import Axes, Session
 from ildsdk.settings import Provider, RuntimeSettings
@@ -61,7 +61,7 @@ class Networks:
             settings.precision,
             self.provider,
             bundle_default=bundle.default_precision,
-            has_int8=bundle.backbone_int8 is not None,
+            has_int8=int8_backbone(bundle, self.provider) is not None,
             cpu=cpu_features(),
         )
         self.backbone = self._open_backbone(self.precision)
@@ -162,9 +162,8 @@ class Networks:
                 self._n_threads,
                 ModelCache.with_user_folder(self._settings.model_cache),
             )
-        model = bundle.backbone
-        if precision == "int8" and bundle.backbone_int8 is not None:
-            model = bundle.backbone_int8
+        rounded = int8_backbone(bundle, self.provider) if precision == "int8" else None
+        model = rounded or bundle.backbone
         # Not through the cache: of an 8-bit graph it would save 0.02 s (docs/cold-start.md).
         return open_session(model, self._settings, self._n_threads, precision=precision)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
+from ildsdk.bundle import Bundle
 from ildsdk.errors import ConfigError
 from ildsdk.runtime.cpu_features import CpuFeatures
 from ildsdk.settings import Precision
@@ -35,7 +37,7 @@ def choose_precision(
     bundle_default : {"fp32", "int8"}
         What the bundle's measurements speak for.
     has_int8 : bool
-        Whether the bundle has an 8-bit backbone.
+        Whether the bundle has an 8-bit backbone for this provider (:func:`int8_backbone`).
     cpu : CpuFeatures
 
     Returns
@@ -57,9 +59,29 @@ def choose_precision(
             f"{', '.join(_RUNS[provider])}; ask for one of these, or for provider {able}"
         )
     if asked == "int8" and not has_int8:
-        raise ConfigError(
-            "precision 'int8' was asked for, but the bundle has no 8-bit network "
-            "(backbone-int8.onnx); ask for 'fp32' or 'auto', or take a bundle exported with one "
-            "(`python -m export quantize`)"
-        )
+        raise no_int8(provider)
     return asked
+
+
+def int8_backbone(bundle: Bundle, provider: str) -> Path | None:
+    """The 8-bit backbone of a bundle that a provider takes; None where it has none.
+
+    Parameters
+    ----------
+    provider : {"cpu", "tensorrt"}
+        CPUs want unsigned activations with zero points, TensorRT takes only signed ones with
+        zero points of 0: they are two files.
+    """
+    return bundle.backbone_int8_symmetric if provider == "tensorrt" else bundle.backbone_int8
+
+
+def no_int8(provider: str) -> ConfigError:
+    """Error of a bundle without the 8-bit backbone that a provider takes."""
+    name, others = "backbone-int8.onnx", "'fp32' or 'auto'"
+    if provider == "tensorrt":
+        name, others = "backbone-int8-symmetric.onnx", "'fp16' or 'fp32'"
+    return ConfigError(
+        f"precision 'int8' was asked for on provider {provider!r}, but the bundle has no 8-bit "
+        f"network for it ({name}); ask for {others}, or take a bundle exported with one (`python "
+        "-m export quantize`, then `add-int8`)"
+    )
