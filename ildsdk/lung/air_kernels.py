@@ -124,8 +124,8 @@ def split_in_two(
             part = row[64 * k : min(64 * k + 64, canvas.n_columns)]
             for bit in range(part.size):
                 # whole HU keep the histogram exact for integer input and short for any
-                gray = np.int64(np.rint(min(max(part[bit], low), high) - low))
-                tally[gray] += np.int64((word >> np.uint64(bit)) & one)
+                place = np.int64(np.rint(min(max(part[bit], low), high) - low))
+                tally[place] += np.int64((word >> np.uint64(bit)) & one)
     n_grays = 0
     total = 0.0
     weighted = 0.0
@@ -179,7 +179,7 @@ def find_spaces(
     maps: npt.NDArray[np.uint64],
     counts: Int32,
     spaces: Spaces,
-) -> int:
+) -> Any:
     """Air spaces of a region of the body; returns how many."""
     air = maps[0][: body.size]
     pack_below(canvas, grid_hu, cut_hu, False, air)
@@ -304,4 +304,7 @@ def choose_lung(
 @kernel(ORDERED)
 def largest_space(spaces: Spaces, n: int) -> Any:
     """Area of the largest space in mm2."""
-    return spaces.area_mm2[: n + 1].max()
+    largest_mm2 = 0.0
+    for k in range(n + 1):
+        largest_mm2 = max(largest_mm2, spaces.area_mm2[k])
+    return largest_mm2

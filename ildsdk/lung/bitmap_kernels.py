@@ -70,13 +70,13 @@ def count_ones(word: Any) -> Any:
 
 
 @kernel(ORDERED)
-def lowest_place(word: Any) -> int:
+def lowest_place(word: Any) -> Any:
     """Place of the lowest bit that is set; the word is not 0."""
     return np.int64(count_ones(~word & (word - np.uint64(1))))
 
 
 @kernel(ORDERED)
-def highest_place(word: Any) -> int:
+def highest_place(word: Any) -> Any:
     """Place of the highest bit that is set; the word is not 0."""
     for step in (1, 2, 4, 8, 16, 32):
         word |= word >> np.uint64(step)
@@ -90,7 +90,7 @@ def ones_between(first: Any, stop: Any) -> Any:
 
 
 @kernel(ORDERED)
-def count_cells(words: Words) -> int:
+def count_cells(words: Words) -> Any:
     """Cells of a bitmap."""
     total = np.uint64(0)
     for word in words:
@@ -99,7 +99,7 @@ def count_cells(words: Words) -> int:
 
 
 @kernel(ORDERED)
-def has_cells(words: Words) -> bool:
+def has_cells(words: Words) -> Any:
     """Whether a bitmap has any cell."""
     return count_cells(words) > 0
 
@@ -115,7 +115,7 @@ def mark_span(words: Any, start: Any, first: Any, stop: Any) -> None:
 
 
 @kernel(ORDERED)
-def count_span(words: Any, start: Any, first: Any, stop: Any) -> int:
+def count_span(words: Any, start: Any, first: Any, stop: Any) -> Any:
     """How many of the cells ``first`` to ``stop - 1`` of a row are set."""
     total = np.uint64(0)
     place = first

@@ -147,7 +147,7 @@ def _frame(canvas: Any, void: Any, frame: Any) -> None:
 @kernel(ORDERED)
 def _is_cut_lung(
     canvas: Any, grid_hu: Any, air: Any, tissue: Any, trunk: Any, core: Any, rim: Any
-) -> bool:
+) -> Any:
     """Tell lung that the image border cuts from room air, mattress and foam.
 
     Lung is large (which the caller has seen to), not as empty as room air, thick, and its rim
@@ -166,8 +166,6 @@ def _is_cut_lung(
     if not has_cells(core):
         return False
     dilate(canvas, air, 2.0 * max(canvas.row_mm, canvas.column_mm), rim)
-    n_rim = 0
-    n_wall = 0
     for k in range(rim.size):
         rim[k] &= ~air[k] & tissue[k]
     n_rim = count_cells(rim)

@@ -49,7 +49,7 @@ def _root(parent: Any, run: Any) -> Any:
 
 
 @kernel(ORDERED)
-def _find_runs(canvas: Canvas, words: Words, runs: Runs) -> int:
+def _find_runs(canvas: Canvas, words: Words, runs: Runs) -> Any:
     """Bounds of the runs of each row; returns how many runs there are."""
     one = np.uint64(1)
     bounds = runs.bounds
@@ -72,7 +72,7 @@ def _find_runs(canvas: Canvas, words: Words, runs: Runs) -> int:
 
 
 @kernel(ORDERED)
-def find_components(canvas: Canvas, words: Words, runs: Runs) -> int:
+def find_components(canvas: Canvas, words: Words, runs: Runs) -> Any:
     """Number the components of a bitmap; ``runs`` is overwritten. Returns how many there are."""
     n_runs = _find_runs(canvas, words, runs)
     bounds, row_start, labels, n_cells = runs
@@ -109,7 +109,7 @@ def find_components(canvas: Canvas, words: Words, runs: Runs) -> int:
 
 @kernel(ORDERED)
 def count_in(canvas: Canvas, runs: Runs, n: int, region: Words, counts: Int32) -> None:
-    """Cells of each of ``n`` components inside a region; int32 ``(n + 1,)`` or more, overwritten."""
+    """Cells of each of ``n`` components inside a region; the first ``n + 1`` are overwritten."""
     counts[: n + 1] = 0
     for i in range(canvas.n_rows):
         start = i * canvas.row_words
@@ -137,11 +137,7 @@ def touch_border(canvas: Canvas, runs: Runs, n: int, touches: npt.NDArray[np.boo
     for i in range(canvas.n_rows):
         is_edge = i in (0, canvas.n_rows - 1)
         for run in range(runs.row_start[i], runs.row_start[i + 1]):
-            if (
-                is_edge
-                or runs.bounds[2 * run] == 0
-                or runs.bounds[2 * run + 1] == canvas.n_columns
-            ):
+            if is_edge or runs.bounds[2 * run] == 0 or runs.bounds[2 * run + 1] == canvas.n_columns:
                 touches[runs.labels[run]] = True
 
 

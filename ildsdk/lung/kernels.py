@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.lung.bitmap_kernels import Canvas, Words, lowest_place
-from native_hash.jit import ORDERED, SCAN_FASTMATH, kernel
+from native_hash.jit import ORDERED, kernel
 
 LOW_HU, HIGH_HU = -1024.0, 1500.0
 
 
 @kernel(ORDERED)
-def _cell_start(n_pixels: Any, n_cells: Any, cell: Any) -> int:
+def _cell_start(n_pixels: Any, n_cells: Any, cell: Any) -> Any:
     """First pixel of a cell: a pixel belongs to the cell its center lies in, or begins."""
     return -((n_cells - 2 * n_pixels * cell) // (2 * n_cells))
 
@@ -127,7 +127,7 @@ def _cells_before(
         starts[cell] = n_pixels
 
 
-@kernel(SCAN_FASTMATH)
+@kernel(ORDERED)
 def _share(corners: Any, across: Any, down: Any) -> Any:
     """A mask of four cells interpolated between them: float32, 0 to 1."""
     upper_left, upper_right, lower_left, lower_right = corners
@@ -137,7 +137,7 @@ def _share(corners: Any, across: Any, down: Any) -> Any:
     return upper * (one - down) + lower * down
 
 
-@kernel(SCAN_FASTMATH)
+@kernel(ORDERED)
 def refine_mask(
     pixels_hu: npt.NDArray[Any],
     canvas: Canvas,
@@ -252,6 +252,6 @@ def refine_mask(
 
 
 @kernel(ORDERED)
-def _cell(words: Any, start: Any, column: Any) -> bool:
+def _cell(words: Any, start: Any, column: Any) -> Any:
     """Whether a cell of the row that begins at a word is set."""
     return ((words[start + column // 64] >> np.uint64(column % 64)) & np.uint64(1)) != np.uint64(0)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.lung.air_kernels import (
+    NO_LUNG_MM2,
     Spaces,
     candidate_lung,
     choose_lung,
@@ -16,7 +17,6 @@ from ildsdk.lung.air_kernels import (
     held_cut,
     largest_space,
     split_in_two,
-    NO_LUNG_MM2,
 )
 from ildsdk.lung.bitmap_kernels import (
     Canvas,
@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     Attributes
     ----------
     grid_hu, cropped_hu : ndarray
-        float32 ``(g_rows, g_columns)`` and ``(g_rows g_columns,)``.
+        float32 ``(g_rows, g_columns)``.
     maps : ndarray
         uint64 ``(N_MAPS, g_rows row_words)``.
     work, half_width
@@ -129,7 +129,7 @@ def find_lung(
     Parameters
     ----------
     pixels_hu : ndarray
-        float32 or int16 ``(n_rows, n_columns)``, C-contiguous, HU; may be read-only.
+        float32 ``(n_rows, n_columns)``, C-contiguous, HU; may be read-only.
     spacing_mm : tuple of float
         Row and column spacing of the working grid.
     reach : int
@@ -176,9 +176,9 @@ def find_lung(
     canvas = _canvas(n_rows, n_columns, row_words, spacing_mm, maps[2][:n], scratch)
     body = maps[3][:n]
     crop_bitmap(whole, whole_body, canvas, top, left, body)
-    hu = scratch.cropped_hu[: n_rows * n_columns].reshape((n_rows, n_columns))
+    hu = scratch.cropped_hu
     for i in range(n_rows):
-        hu[i] = grid_hu[top + i, left:right]
+        hu[i, :n_columns] = grid_hu[top + i, left:right]
 
     gas, region, lung = maps[4][:n], maps[5][:n], maps[6][:n]
     rest = maps[16:]

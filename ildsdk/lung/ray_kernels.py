@@ -1,4 +1,4 @@
-"""Kernels of the rays from a point between the lungs: what they meet, and filling an outline.
+"""Kernels of the rays from a point between the lungs, and what they meet.
 
 The twins are in ``reference/rays.py``.
 """
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.lung.bitmap_kernels import Canvas, Words, mark_span
+from ildsdk.lung.bitmap_kernels import Canvas, Words
 from native_hash.jit import ORDERED, kernel
 
 Points = npt.NDArray[np.float64]
@@ -95,6 +95,7 @@ def _label_cells(canvas: Any, aerated: Any, bone: Any, label: Any) -> None:
 
 @kernel(ORDERED)
 def _follow(
+    canvas: Any,
     grid_hu: Any,
     label: Any,
     start: Any,
@@ -107,7 +108,7 @@ def _follow(
     bones: Any,
 ) -> int:
     """Lung and bones along each ray, distances from the start; returns how many bones."""
-    g_rows, g_columns = grid_hu.shape
+    g_rows, g_columns = canvas.n_rows, canvas.n_columns
     n_bones = 0
     for ray in range(fan.directions.shape[0]):
         down = fan.directions[ray, 0] * step_cells[0]
@@ -245,7 +246,7 @@ def cast_rays(
     step_mm = fan.radius_mm[1]
     step_cells = (step_mm / canvas.row_mm, step_mm / canvas.column_mm)
     n_bones = _follow(
-        grid_hu, label, start, fan, step_cells, n_edge, places[0], places[1], outline, bones
+        canvas, grid_hu, label, start, fan, step_cells, n_edge, places[0], places[1], outline, bones
     )
     _hull(outline.lung_mm, fan.cosine, support, outline.hull_mm)
     outline.first_mm[:] = np.inf
@@ -261,101 +262,3 @@ def cast_rays(
     for ray in range(outline.first_mm.size):
         outline.ahead_mm[ray] = _quartile_ahead(outline.first_mm, ray, window)
     return n_kept
-
-
-@kernel(ORDERED)
-def fill_polar(
-    canvas: Canvas,
-    start: tuple[float, float],
-    reach_mm: Points,
-    bounds: Points,
-    near: npt.NDArray[np.int32],
-    square: Points,
-    out: Words,
-) -> None:
-    """Mark the cells inside a star-shaped outline.
-
-    Parameters
-    ----------
-    canvas : Canvas
-        The grid.
-    start : tuple of float
-        Row and column of the center, in cells.
-    reach_mm : ndarray
-        float64 ``(n_rays,)``: radius of the outline; ray ``k`` points ``k / n_rays`` of a turn
-        from the columns' direction to the rows'. Precondition: 8 rays or more.
-    bounds : ndarray
-        float64 ``(2, n_rays + 1)`` scratch.
-    near, square : ndarray
-        int32 and float64 ``(n_columns,)`` scratch.
-    out : ndarray
-        Bitmap, overwritten.
-    """
-    n_rays = reach_mm.size
-    per_radian = n_rays / (2 * np.pi)
-    # Squared radii that no outline between the rays around undercuts, or exceeds.
-    for k in range(n_rays + 1):
-        least = reach_mm[k % n_rays]
-        greatest = least
-        for step in range(-1, 3):
-            reach = reach_mm[(k + step) % n_rays]
-            least = min(least, reach)
-            greatest = max(greatest, reach)
-        bounds[0, k] = least * least * (1 - 1e-9)
-        bounds[1, k] = greatest * greatest * (1 + 1e-9)
-    least_of_all = reach_mm.min() ** 2
-    greatest_of_all = reach_mm.max() ** 2
-    out[:] = np.uint64(0)
-    for i in range(canvas.n_rows):
-        down = (i - start[0]) * canvas.row_mm
-        first_word = i * canvas.row_words
-        # Columns that may lie in the outer circle, and those that surely lie in the inner one.
-        outer = _half_chord(greatest_of_all, down) / canvas.column_mm + 1.0
-        inner = _half_chord(least_of_all, down) / canvas.column_mm - 1.0
-        if outer < 1.0:
-            continue
-        first = max(int(np.ceil(start[1] - outer)), 0)
-        stop = min(int(np.floor(start[1] + outer)) + 1, canvas.n_columns)
-        sure = max(int(np.ceil(start[1] - inner)), 0)
-        sure_stop = min(int(np.floor(start[1] + inner)) + 1, canvas.n_columns)
-        if inner > 0 and sure < sure_stop:
-            mark_span(out, first_word, sure, sure_stop)
-        else:
-            sure, sure_stop = stop, stop
-        for begin, end in ((first, sure), (sure_stop, stop)):
-            if begin >= end:
-                continue
-            squares, nears = square[begin:end], near[begin:end]
-            for k in range(squares.size):
-                right = ((begin + k) - start[1]) * canvas.column_mm
-                squares[k] = down * down + right * right
-                # The angle to 0.005 radians is enough for most cells.
-                longer = max(abs(down), abs(right))
-                ratio = min(abs(down), abs(right)) / max(longer, 1e-300)
-                rough = ratio * (0.9724 - 0.1919 * ratio * ratio)
-                rough = 0.5 * np.pi - rough if abs(down) > abs(right) else rough
-                rough = np.pi - rough if right < 0.0 else rough
-                rough = 2 * np.pi - rough if down < 0.0 else rough
-                nears[k] = np.int32(rough * per_radian)
-            for k in range(squares.size):
-                ray = min(max(nears[k], 0), n_rays)
-                is_inside = squares[k] <= bounds[0, ray]
-                if not is_inside and squares[k] <= bounds[1, ray]:
-                    right = ((begin + k) - start[1]) * canvas.column_mm
-                    turn = np.arctan2(down, right) * per_radian
-                    # Between two rays the outline is interpolated: no saw teeth.
-                    below = np.floor(turn)
-                    share = turn - below
-                    one_ray = int(below) % n_rays
-                    reach = reach_mm[one_ray] * (1 - share)
-                    reach += reach_mm[(one_ray + 1) % n_rays] * share
-                    is_inside = squares[k] <= reach * reach
-                place = begin + k
-                out[first_word + place // 64] |= np.uint64(is_inside) << np.uint64(place % 64)
-
-
-@kernel(ORDERED)
-def _half_chord(square: Any, down: Any) -> float:
-    """Half the chord that a circle of this squared radius cuts from a line; -2 where it misses."""
-    rest = square - down * down
-    return np.sqrt(rest) if rest >= 0.0 else -2.0

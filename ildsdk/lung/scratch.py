@@ -10,18 +10,17 @@ from ildsdk.lung.air_kernels import N_GRAYS
 from ildsdk.lung.bitmap_kernels import words_of_a_row
 from ildsdk.lung.cage_kernels import (
     CORE_MM,
-    CURVE_ORDER,
     N_NORMALS,
     N_RAYS,
     RAY_LENGTH_MM,
     RAY_STEP_MM,
-    WINDOW,
     RayScratch,
 )
 from ildsdk.lung.component_kernels import Runs
 from ildsdk.lung.mask_kernel import N_MAPS, Scratch
 from ildsdk.lung.ray_kernels import Bones, Fan, Outline, Points
 from ildsdk.lung.repair_kernels import CONSOLIDATION_MM
+from ildsdk.lung.rib_kernels import CURVE_ORDER, WINDOW
 
 
 def largest_radius_mm(spacing_mm: tuple[float, float]) -> float:
@@ -50,7 +49,7 @@ def scratch_for(
     most = g_rows * ((g_columns + 1) // 2)
     return Scratch(
         grid_hu=np.empty(grid_shape, np.float32),
-        cropped_hu=np.empty(g_rows * g_columns, np.float32),
+        cropped_hu=np.empty(grid_shape, np.float32),
         maps=np.empty((N_MAPS, g_rows * row_words), np.uint64),
         work=np.empty((3, (g_rows + 2 * down) * row_words + 2), np.uint64),
         half_width=np.empty(

@@ -29,8 +29,8 @@ def segment_lung(
     Parameters
     ----------
     pixels_hu : ndarray
-        float32 or int16 ``(n_rows, n_columns)``, HU; any memory layout, may be read-only, is not
-        changed. Other real dtypes are converted. NaN and padding below -1024 HU count as air.
+        Real ``(n_rows, n_columns)``, HU; any memory layout, may be read-only, is not changed. What
+        is not float32 is converted. NaN and padding below -1024 HU count as air.
     pixel_spacing_mm : tuple of float
         ``(row_spacing, column_spacing)`` as in DICOM PixelSpacing; may differ.
     min_area_mm2 : float
@@ -127,10 +127,8 @@ def _checked_pixels(pixels_hu: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise ValueError(f"pixels_hu has shape {pixels.shape}, expected (n_rows, n_columns)")
     if pixels.dtype.kind not in "iuf":
         raise ValueError(f"pixels_hu has dtype {pixels.dtype}, expected a real number type")
-    # Two native types only: each further one would compile the kernels once more.
-    dtype = np.int16 if pixels.dtype == np.dtype(np.int16) else np.float32
-    # Always read-only: an array that may be written to is another type, with kernels of its own.
-    view = np.require(pixels, dtype, ("C", "A")).view()
+    # One type only, always read-only: each further one would be a kernel of its own.
+    view = np.require(pixels, np.float32, ("C", "A")).view()
     view.flags.writeable = False
     return view
 
