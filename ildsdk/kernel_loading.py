@@ -48,21 +48,24 @@ def _load(radiomics_engine: RadiomicsEngine) -> None:
 
 
 def run_slice_kernels(n_pixels: int, dtype: npt.DTypeLike, *, with_radiomics: bool = True) -> None:
-    """Run mask, radiomics and model input on a made-up slice.
+    """Run rescaling, mask, radiomics and model input on a made-up slice.
 
     Parameters
     ----------
     n_pixels : int
         Side of the slice; the chest in it is life-size.
     dtype : dtype
-        Of the pixels: each has kernels of its own.
+        Of the pixels in HU: each has kernels of its own.
     """
+    from ildsdk.dicom.pixels import rescaled
     from ildsdk.lung import segment_lung
     from ildsdk.model_input import model_input
     from ildsdk.radiomics import RadiomicsExtractor
 
     pixel_spacing_mm = (_CHEST_MM / n_pixels, _CHEST_MM / n_pixels)
     pixels: npt.NDArray[Any] = _chest(n_pixels).astype(dtype)
+    stored = pixels.astype(np.int32)
+    rescaled(stored, stored, 1.0, 0.0, None)
     lung = segment_lung(pixels, pixel_spacing_mm)
     model_input(pixels, pixel_spacing_mm, lung.lung_mask, MethodSettings(input_size=64))
     if with_radiomics:

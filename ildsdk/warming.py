@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ildsdk.dicom.pixels import rescaled
 from ildsdk.kernel_loading import run_slice_kernels
 
 Kept = Literal["package", "user", "nowhere"]
@@ -85,6 +86,8 @@ def _run_kernels() -> None:
     native_hash.warmup()
     for dtype in (np.float32, np.int16, np.float64):  # of pixels from arrays and image files
         run_slice_kernels(256, dtype)
+    stored = np.zeros((8, 8), np.int64)  # of DICOM with 32 bits a pixel
+    rescaled(stored, stored, 1.0, 0.0, None)
 
 
 class _ColdKernelError(Exception):

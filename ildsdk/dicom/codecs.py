@@ -79,7 +79,9 @@ def is_decodable(transfer_syntax_uid: str) -> bool:
 
 
 def load_decoders(headers: Iterable[SliceHeader]) -> None:
-    """Import pydicom and its decoders where one of the slices needs them, before threads do."""
+    """Import what decodes the slices, before threads do: kernels, pydicom where it is needed."""
+    from ildsdk.dicom import kernels  # noqa: F401
+
     if any(header.transfer_syntax_uid not in NATIVE for header in headers):
         from ildsdk.dicom import decoders  # noqa: F401
 

@@ -136,19 +136,97 @@ def to_hounsfield(
     SliceUnusableError
         ``constant-image`` or ``hu-implausible``.
     """
-    # In place: another array of this size costs more than the arithmetic.
+    pixels_hu = _plain(stored, layout)
+    return _by_steps(stored, layout, source) if pixels_hu is None else pixels_hu
+
+
+def _plain(stored: codecs.StoredValues, layout: PixelLayout) -> npt.NDArray[np.float32] | None:
+    """HU of a slice that :func:`_by_steps` would neither crop nor refuse, for certain; or None."""
+    pixels_hu, facts = rescaled(
+        stored, used_bits(stored, layout), layout.slope, layout.intercept,
+        _believed_padding(stored, layout),
+    )  # fmt: skip
+    n_padding, n_dark, n_bright, lowest, highest = facts
+    n = pixels_hu.size - n_padding
+    largest_stored = max(abs(lowest), abs(highest))
+    is_plausible = (
+        n > 0
+        and min(n_dark, n_bright) / n >= MIN_SHARE
+        and n_dark + n_bright < 2 * n  # a constant image between the two limits is both
+        and largest_stored * abs(layout.slope) + abs(layout.intercept) <= MAX_PLAUSIBLE_HU
+    )
+    return pixels_hu if is_plausible and not _may_be_framed(pixels_hu) else None
+
+
+def rescaled(
+    stored: codecs.StoredValues,
+    values: codecs.StoredValues,
+    slope: float,
+    intercept: float,
+    padding: tuple[int, int] | None,
+) -> tuple[npt.NDArray[np.float32], tuple[int, int, int, int, int]]:
+    """Run :func:`ildsdk.dicom.kernels.rescale`.
+
+    Parameters
+    ----------
+    stored, values : ndarray
+        int32 or int64 ``(n_rows, n_columns)``: with all bits, and with the used ones.
+    padding : tuple of int or None
+        Lowest and highest stored value that is padding.
+
+    Returns
+    -------
+    pixels_hu : ndarray
+        float32 ``(n_rows, n_columns)``, at least -1024.
+    facts : tuple of int
+        As the kernel gives them.
+    """
+    from ildsdk.dicom.kernels import rescale  # numba is not started to find a study
+
+    as_stored, limits = stored.dtype.type, np.iinfo(stored.dtype)
+    first, last = padding or (1, 0)
+    pixels_hu = np.empty(stored.shape, np.float32)
+    facts = rescale(
+        np.ascontiguousarray(stored), np.ascontiguousarray(values), np.float32(slope),
+        np.float32(intercept), as_stored(first), as_stored(last), as_stored(limits.min),
+        as_stored(limits.max), np.float32(AIR_HU), np.float32(DARK_BELOW_HU),
+        np.float32(BRIGHT_ABOVE_HU), pixels_hu,
+    )  # fmt: skip
+    return pixels_hu, facts
+
+
+def _may_be_framed(pixels_hu: npt.NDArray[np.float32]) -> bool:
+    """False where :func:`_frame_window` would give the whole picture, for certain.
+
+    The four lines looked at leave less than ``MIN_FRAME_SHARE`` outside: where each shows more,
+    too little could be cropped.
+    """
+    corners = pixels_hu[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if not (corners == corners[0]).all():
+        return False
+    row, column = (int(MIN_FRAME_SHARE / 4 * n) for n in pixels_hu.shape)
+    lines = (
+        pixels_hu[row],
+        pixels_hu[-1 - row],
+        pixels_hu[:, column],
+        pixels_hu[:, -1 - column],
+    )
+    return any(bool((line == corners[0]).all()) for line in lines)
+
+
+def _by_steps(
+    stored: codecs.StoredValues, layout: PixelLayout, source: str
+) -> npt.NDArray[np.float32]:
+    """What :func:`to_hounsfield` gives or raises, in the steps of the module's text."""
     pixels_hu = used_bits(stored, layout).astype(np.float32)
     pixels_hu *= np.float32(layout.slope)
     pixels_hu += np.float32(layout.intercept)
     is_padding = _padding_mask(stored, layout)
-    if is_padding is not None:
-        np.copyto(pixels_hu, np.float32(AIR_HU), where=is_padding)
+    pixels_hu[is_padding] = AIR_HU
     window = _frame_window(pixels_hu, source)
-    pixels_hu = np.ascontiguousarray(pixels_hu[window])
-    _check_plausible(pixels_hu, None if is_padding is None else is_padding[window], source)
-    if pixels_hu.min() < AIR_HU:
-        np.maximum(pixels_hu, np.float32(AIR_HU), out=pixels_hu)
-    return pixels_hu
+    pixels_hu, is_padding = pixels_hu[window], is_padding[window]
+    _check_plausible(pixels_hu[~is_padding], source)
+    return np.ascontiguousarray(np.maximum(pixels_hu, np.float32(AIR_HU)))
 
 
 def checked_pixels_hu(pixels_hu: npt.NDArray[np.float32], source: str) -> npt.NDArray[np.float32]:
@@ -167,7 +245,7 @@ def checked_pixels_hu(pixels_hu: npt.NDArray[np.float32], source: str) -> npt.ND
         Constant, or not the Hounsfield units of a chest CT.
     """
     pixels_hu = pixels_hu[_frame_window(pixels_hu, source)]
-    _check_plausible(pixels_hu, None, source)
+    _check_plausible(pixels_hu, source)
     return np.ascontiguousarray(np.maximum(pixels_hu, np.float32(AIR_HU)))
 
 
@@ -183,21 +261,25 @@ def used_bits(stored: codecs.StoredValues, layout: PixelLayout) -> codecs.Stored
     return values
 
 
-def _padding_mask(stored: codecs.StoredValues, layout: PixelLayout) -> npt.NDArray[np.bool_] | None:
-    """Where padding stands; None where there is none."""
+def _padding_mask(stored: codecs.StoredValues, layout: PixelLayout) -> npt.NDArray[np.bool_]:
+    padding = _believed_padding(stored, layout)
+    if padding is None:
+        return np.zeros(stored.shape, dtype=np.bool_)
+    return (stored >= padding[0]) & (stored <= padding[1])
+
+
+def _believed_padding(stored: codecs.StoredValues, layout: PixelLayout) -> tuple[int, int] | None:
+    """Range of stored values that are padding; None where none is declared, or it is tissue."""
     if layout.padding is None:
         return None
     low, high = layout.padding
-    mask = stored == low if low == high else (stored >= low) & (stored <= high)
-    if not mask.any():
-        return None
     # Over all allocated bits: cut to the used ones, 63536 would look like bone.
     ends = (low * layout.slope + layout.intercept, high * layout.slope + layout.intercept)
-    darkest, brightest = min(ends), max(ends)
-    maps_into_tissue = brightest >= TISSUE_HU[0] and darkest <= TISSUE_HU[1]
-    if maps_into_tissue and not mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+    maps_into_tissue = max(ends) >= TISSUE_HU[0] and min(ends) <= TISSUE_HU[1]
+    corners = stored[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if maps_into_tissue and not ((corners >= low) & (corners <= high)).all():
         return None
-    return mask
+    return low, high
 
 
 def _frame_window(pixels_hu: npt.NDArray[np.float32], source: str) -> tuple[slice, slice]:
@@ -227,14 +309,7 @@ def _frame_window(pixels_hu: npt.NDArray[np.float32], source: str) -> tuple[slic
     return slice(top, bottom), slice(left, right)
 
 
-def _check_plausible(
-    pixels_hu: npt.NDArray[np.float32], is_padding: npt.NDArray[np.bool_] | None, source: str
-) -> None:
-    """Refuse what cannot be a chest CT; padding stands in the pixels as air and does not count."""
-    if _is_plain(pixels_hu, is_padding):
-        return
-    if is_padding is not None:
-        pixels_hu = pixels_hu[~is_padding]
+def _check_plausible(pixels_hu: npt.NDArray[np.float32], source: str) -> None:
     if pixels_hu.size == 0:
         raise SliceUnusableError(reasons.CONSTANT_IMAGE, f"{source}: every pixel is padding")
     darkest, brightest = float(pixels_hu.min()), float(pixels_hu.max())
@@ -259,17 +334,3 @@ def _check_plausible(
             f"above {BRIGHT_ABOVE_HU:g} HU; at least {100 * MIN_SHARE:g} % each expected of a "
             "chest CT: the picture is windowed or its rescale is missing",
         )
-
-
-def _is_plain(pixels_hu: npt.NDArray[np.float32], is_padding: npt.NDArray[np.bool_] | None) -> bool:
-    """Whether the checks hold for certain, without gathering the pixels that count."""
-    n_padding = 0 if is_padding is None else int(np.count_nonzero(is_padding))
-    n = pixels_hu.size - n_padding
-    dark = int(np.count_nonzero(pixels_hu < DARK_BELOW_HU)) - n_padding
-    bright = int(np.count_nonzero(pixels_hu > BRIGHT_ABOVE_HU))
-    return (
-        n > 0
-        and min(dark, bright) / n >= MIN_SHARE
-        and dark + bright < 2 * n  # a constant image between the two limits is both
-        and max(-float(pixels_hu.min()), float(pixels_hu.max())) <= MAX_PLAUSIBLE_HU
-    )
