@@ -172,7 +172,7 @@ class Service:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Answer slice by slice, as mappings for JSON (docs/serve.md).
 
-        Closing the generator stops the query.
+        Closing the generator stops the query; where its time is over then, it counts as that.
 
         Yields
         ------
@@ -197,6 +197,10 @@ class Service:
                 work.result()
             except TimeoutError:
                 raise self.timeout_error() from None
+            except GeneratorExit:
+                if self.time_left_s(place) == 0:
+                    raise self.timeout_error() from None
+                raise
             except QueryCancelledError as error:
                 raise _ended() from error
             finally:
