@@ -165,6 +165,7 @@ class Service:
             raise _ended() from error
         finally:
             place.cancelled.set()
+            work.cancel()  # where it still waits for a worker, it leaves its place now
             gone.cancel()
 
     async def events(
@@ -205,6 +206,7 @@ class Service:
                 raise _ended() from error
             finally:
                 place.cancelled.set()
+                work.cancel()
 
     def time_left_s(self, place: Place) -> float:
         """Seconds that a query may still take, 0 at least."""
