@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from typing import Any
 import pytest
 
 from ildsdk import cli
-from ildsdk.errors import IldError, QueryTimeoutError, ServerBusyError
+from ildsdk.errors import IldError, QueryTimeoutError, ServerBusyError, ServerError
 from ildsdk.serve import client as client_module
-from ildsdk.serve import service
+from ildsdk.serve import server, service
 from ildsdk.serve.client import Client
 from ildsdk.serve.problems import error_from_problem, problem_of
 from tests.serve_factory import Running, one_file, running_server
@@ -164,6 +165,45 @@ def test_somebody_else_there(tmp_path: Path, answer: bytes, text: str) -> None:
             client.info()
         thread.join(10)
     assert caught.value.exit_code == 7
+
+
+def test_a_kept_connection_that_the_server_closed_is_made_anew(
+    serve_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_KEEP_ALIVE_S", 0)
+    with running_server(serve_world, tmp_path / "s") as running, running.client() as client:
+        expected = without_times(client.query(one_file(serve_world)))
+        time.sleep(0.2)
+        assert without_times(client.query(one_file(serve_world))) == expected
+        time.sleep(0.2)
+        uploaded = client.upload(one_file(serve_world))
+        assert json.loads(uploaded)["studies"][0]["slices"][0]["source"] == "upload.dcm"
+
+
+def test_a_server_that_goes_twice_is_not_asked_for_ever(tmp_path: Path) -> None:
+    n_asked = 0
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+
+        def reply() -> None:
+            nonlocal n_asked
+            for answers in ((answer, b""), (b"",)):
+                connected, _ = listening.accept()
+                for text in answers:
+                    n_asked += bool(connected.recv(1 << 16))
+                    connected.sendall(text)
+                connected.close()
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        with Client(tmp_path / "s") as client:
+            assert client.info() == {}
+            with pytest.raises(ServerError, match="went away"):
+                client.info()
+        thread.join(10)
+    assert n_asked == 3
 
 
 def test_a_server_of_another_user_is_not_asked(

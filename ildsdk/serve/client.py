@@ -123,14 +123,15 @@ class Client:
         self, method: str, target: str, body: bytes | BinaryIO | None, headers: dict[str, str]
     ) -> str:
         with _as_server_error(self._name):
-            if self._connection.sock is None:
-                self._connection.connect()
-        with _as_server_error(self._name), self._in_time():
-            # Refused before all of it was read: the answer says why.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._connection.request(method, target, body, headers)
-            response = self._connection.getresponse()
-            text = response.read().decode()
+            is_kept = self._connection.sock is not None
+            try:
+                response, text = self._exchange(method, target, body, headers)
+            except ConnectionResetError:
+                # A server closes a kept connection when it was idle for long, or ended since.
+                self.close()
+                if not is_kept or not _rewound(body):
+                    raise
+                response, text = self._exchange(method, target, body, headers)
         if response.status == 200:
             return text
         if response.getheader("Content-Type", "").split(";")[0] != MEDIA_TYPE:
@@ -144,6 +145,18 @@ class Client:
             error_from_problem(problem),
             None if answer is None else json.dumps(answer, indent=2, ensure_ascii=False),
         )
+
+    def _exchange(
+        self, method: str, target: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, str]:
+        if self._connection.sock is None:
+            self._connection.connect()
+        with self._in_time():
+            # Refused before all of it was read: the answer says why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._connection.request(method, target, body, headers)
+            response = self._connection.getresponse()
+            return response, response.read().decode()
 
     @contextlib.contextmanager
     def _in_time(self) -> Iterator[None]:
@@ -160,6 +173,16 @@ class Client:
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _rewound(body: bytes | BinaryIO | None) -> bool:
+    """Whether a body can be sent once more."""
+    if body is None or isinstance(body, bytes):
+        return True
+    if body.seekable():
+        body.seek(0)
+        return True
+    return False
 
 
 class _UnixConnection(http.client.HTTPConnection):
