@@ -105,6 +105,18 @@ def test_upload_sends_bytes(
     assert code == 2
 
 
+def test_upload_of_a_path_that_cannot_be_read_ends_as_without_the_socket(
+    served: Running, serve_world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (one_file(serve_world) / "below-a-file", serve_world / ("x" * 300)):
+        query = ("query", path, "--format", "json")
+        expected = run(*query, *in_process(serve_world), capsys=capsys)
+        found = run(*query, "--socket", served.listener.address, "--upload", capsys=capsys)
+        assert found == expected
+        assert found[0] == 2
+        assert "cannot be read" in found[2]
+
+
 def test_options_of_the_server_are_refused_beside_the_socket(
     served: Running, serve_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

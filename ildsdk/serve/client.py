@@ -84,15 +84,19 @@ class Client:
         Raises
         ------
         ConfigError
-            The path is no file.
+            The path is no file, or cannot be read.
         """
         try:
-            with study.open("rb") as file:
-                return self._post(settings, file, "application/octet-stream")
+            file = study.open("rb")
         except IsADirectoryError:
             raise ConfigError("a folder cannot be uploaded: make a zip of it") from None
         except FileNotFoundError:
             raise ConfigError("the study path does not exist") from None
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise ConfigError(f"the study path cannot be read ({why})") from None
+        with file:
+            return self._post(settings, file, "application/octet-stream")
 
     def info(self) -> dict[str, Any]:
         """What the server runs and takes."""
