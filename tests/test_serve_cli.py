@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import re
 import socket
@@ -265,6 +266,44 @@ def test_the_client_has_a_time_limit_of_its_own(
         assert "0.2 s" in err
         # The server notices and is free again.
         wait_for(lambda: running.server.service.queue.n_admitted == 0)
+
+
+def test_the_time_limit_is_that_of_all_steps_together(tmp_path: Path) -> None:
+    study = tmp_path / "large.dcm"
+    study.write_bytes(b"x" * (4 << 20))
+    is_over = threading.Event()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+
+        def trickle() -> None:
+            for take in (1 << 16, 1 << 13):
+                connected, _ = listening.accept()
+                with connected, contextlib.suppress(OSError):
+                    if take == 1 << 16:
+                        connected.recv(take)
+                        connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n")
+                    for _ in range(60):
+                        if take == 1 << 16:
+                            connected.sendall(b"x")
+                        else:
+                            connected.recv(take)
+                        is_over.wait(0.05)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            for ask in (Client.query, Client.upload):
+                started = time.monotonic()
+                with (
+                    Client(tmp_path / "s", timeout_s=0.3) as client,
+                    pytest.raises(QueryTimeoutError, match=r"0\.3 s"),
+                ):
+                    ask(client, study)
+                assert time.monotonic() - started < 2
+        finally:
+            is_over.set()
+            thread.join(10)
 
 
 def test_errors_survive_the_way_through_a_problem() -> None:

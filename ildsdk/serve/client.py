@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,16 +127,17 @@ class Client:
     def _send(
         self, method: str, target: str, body: bytes | BinaryIO | None, headers: dict[str, str]
     ) -> str:
+        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         with _as_server_error(self._name):
             is_kept = self._connection.sock is not None
             try:
-                response, text = self._exchange(method, target, body, headers)
+                response, text = self._exchange(method, target, body, headers, deadline)
             except ConnectionResetError:
                 # A server closes a kept connection when it was idle for long, or ended since.
                 self.close()
                 if not is_kept or not _rewound(body):
                     raise
-                response, text = self._exchange(method, target, body, headers)
+                response, text = self._exchange(method, target, body, headers, deadline)
         if response.status == 200:
             return text
         if response.getheader("Content-Type", "").split(";")[0] != MEDIA_TYPE:
@@ -151,10 +153,16 @@ class Client:
         )
 
     def _exchange(
-        self, method: str, target: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+        self,
+        method: str,
+        target: str,
+        body: bytes | BinaryIO | None,
+        headers: dict[str, str],
+        deadline: float | None,
     ) -> tuple[http.client.HTTPResponse, str]:
         if self._connection.sock is None:
             self._connection.connect()
+        self._connection.sock.deadline = deadline
         with self._in_time():
             # Refused before all of it was read: the answer says why.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -164,7 +172,6 @@ class Client:
 
     @contextlib.contextmanager
     def _in_time(self) -> Iterator[None]:
-        self._connection.sock.settimeout(self._timeout_s)
         try:
             yield
         except TimeoutError:
@@ -189,13 +196,43 @@ def _rewound(body: bytes | BinaryIO | None) -> bool:
     return False
 
 
+class _DeadlineSocket(socket.socket):
+    """A socket whose time limit is that of all its steps together.
+
+    Attributes
+    ----------
+    deadline : float or None
+        On the monotonic clock, seconds; None waits without end.
+    """
+
+    deadline: float | None = None
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Send all bytes before the deadline."""
+        self._limit_step()
+        super().sendall(data, flags)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
+        """Receive what is there before the deadline."""
+        self._limit_step()
+        return super().recv_into(buffer, nbytes, flags)
+
+    def _limit_step(self) -> None:
+        left_s = None if self.deadline is None else self.deadline - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            raise TimeoutError
+        self.settimeout(left_s)
+
+
 class _UnixConnection(http.client.HTTPConnection):
+    sock: Any  # a _DeadlineSocket, or None while closed
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost")
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = _DeadlineSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_CONNECT_S)
         self.sock.connect(str(self._path))
         _check_owner(self.sock)
