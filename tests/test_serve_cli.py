@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import json
+import os
 import re
 import socket
 import threading
@@ -229,6 +230,34 @@ def test_a_server_of_another_user_is_not_asked(
         monkeypatch.setattr(client_module.struct, "unpack", lambda form, data: (1, 4712, 4712))
     with pytest.raises(IldError, match="another user"):
         Client(Path(served.listener.address)).info()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's socket")
+def test_root_asks_a_users_server_only_where_that_user_put_it(
+    served: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module.struct, "unpack", lambda form, data: (1, 65534, 65534))
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    path = folder / "s"
+    os.link(served.listener.address, path)
+    for owner, parent_mode, is_asked in (
+        (65534, 0o755, True),
+        (65534, 0o777, False),
+        (0, 0o755, False),
+    ):
+        os.chown(folder, 65534, 65534)
+        os.chown(path, owner, 0)
+        tmp_path.chmod(parent_mode)
+        try:
+            if is_asked:
+                assert Client(path).info()
+            else:
+                with pytest.raises(ServerError, match="others may have put it there"):
+                    Client(path).info()
+        finally:
+            os.chown(path, 0, 0)
+            tmp_path.chmod(0o700)
 
 
 def test_busy_and_late_are_told_with_their_own_exit_codes(

@@ -91,6 +91,26 @@ def test_folders_in_which_others_could_replace_the_socket_are_refused(tmp_path: 
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_folders_that_others_could_replace_are_refused(tmp_path: Path) -> None:
+    above, private, sticky = tmp_path / "above", tmp_path / "above/mine", tmp_path / "above/tmp"
+    private.mkdir(parents=True)
+    sticky.mkdir()
+    private.chmod(0o700)
+    sticky.chmod(0o1777)
+    (tmp_path / "link").symlink_to(private)
+    for folder in (private, sticky, tmp_path / "link"):
+        above.chmod(0o777)
+        with (
+            pytest.raises(ConfigError, match="a folder above that for the socket"),
+            listen_on_socket(folder / "s"),
+        ):
+            pass
+        assert not (folder / "s").exists()
+        above.chmod(0o755)
+        with listen_on_socket(folder / "s"):
+            pass
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's folder")
 def test_another_users_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"

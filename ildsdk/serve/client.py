@@ -235,19 +235,36 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = _DeadlineSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_CONNECT_S)
         self.sock.connect(str(self._path))
-        _check_owner(self.sock)
+        _check_owner(self.sock, self._path)
 
 
-def _check_owner(connected: socket.socket) -> None:
-    """Refuse a server of another user: its answers would be anybody's."""
-    if sys.platform != "linux" or os.geteuid() == 0:
+def _check_owner(connected: socket.socket, path: Path) -> None:
+    """Refuse a server of another user: its answers would be anybody's.
+
+    root may ask any user's server, where nobody but that user can have put it there.
+    """
+    if sys.platform != "linux":
         return
     size = struct.calcsize("3i")
     _, owner, _ = struct.unpack(
         "3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     )
-    if owner not in (os.geteuid(), 0):
+    if owner in (os.geteuid(), 0):
+        return
+    if os.geteuid() != 0:
         raise ServerError(f"the socket is served by another user (id {owner}): not asked")
+    from ildsdk.serve.listening import check_socket_folder
+
+    try:
+        check_socket_folder(path.absolute().parent, frozenset({owner, 0}))
+        is_theirs = path.stat().st_uid == owner
+    except ConfigError:
+        is_theirs = False
+    if not is_theirs:
+        raise ServerError(
+            f"the socket is served by user {owner}, and others may have put it there: not asked; "
+            "ask as that user"
+        )
 
 
 @contextlib.contextmanager
