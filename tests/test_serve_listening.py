@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from ildsdk.errors import ConfigError
+from ildsdk.serve import listening
 from ildsdk.serve.listening import listen_on_port, listen_on_socket
 
 
@@ -120,6 +123,25 @@ def test_another_users_folder_is_refused(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match="belongs to another user"),
         listen_on_socket(folder / "s"),
     ):
+        pass
+
+
+def test_a_folder_that_another_program_keeps_locked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_LOCK_S", 0.2)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    # Where a wait has no end, the test fails instead of hanging: the lock is let go.
+    letting_go = threading.Timer(5, os.close, [handle])
+    letting_go.start()
+    with pytest.raises(ConfigError, match="keeps the folder"), listen_on_socket(tmp_path / "s"):
+        pass
+    letting_go.cancel()
+    # One that is only busy starting is waited for.
+    monkeypatch.setattr(listening, "_LOCK_S", 10)
+    threading.Timer(0.1, os.close, [handle]).start()
+    with listen_on_socket(tmp_path / "s"):
         pass
 
 

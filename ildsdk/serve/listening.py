@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ildsdk.runtime.private_folder import is_private_folder, own_account
 LOOPBACK = "127.0.0.1"
 BACKLOG = 64
 _OWNER_ONLY = 0o177  # umask: the socket is made with mode 0600
+_LOCK_S = 2.0  # a server that starts holds its lock for milliseconds
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,8 @@ def listen_on_socket(path: Path) -> Iterator[Listener]:
     ------
     ConfigError
         Another server listens there, something else lies there, the folder is missing or other
-        users may replace it or what is in it, or the path is too long for a socket.
+        users may replace it or what is in it, another program keeps it locked, or the path is too
+        long for a socket.
     """
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("this system has no Unix sockets for Python: listen on a port (--port)")
@@ -135,7 +138,19 @@ def _only_one_starts(folder: Path) -> Iterator[None]:
             "this user alone (mode 0700)"
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        # Whoever may read the folder can hold the lock for as long as he likes.
+        deadline = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        "another program keeps the folder for the socket locked: take a folder "
+                        "of this user alone (mode 0700)"
+                    ) from None
+                time.sleep(0.02)
         yield
     finally:
         os.close(handle)
