@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Generator
 from pathlib import Path
@@ -145,6 +146,20 @@ class Retriever:
             except BaseException:
                 opened_index.close()
                 raise
+
+    def with_index(self, index: Index) -> Retriever:
+        """Give a retriever of another index with the same bundle, networks and remembered slices.
+
+        Both stay usable, and each is closed for itself.
+
+        Parameters
+        ----------
+        index : Index
+            Built with the same bundle.
+        """
+        other = copy.copy(self)
+        other._opened = PerProcess(_Opened(index, self._opened.get().memory), _reopened)
+        return other
 
     @property
     def provider(self) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
+import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,9 @@ from typing import Any
 import pytest
 
 from ildsdk import cli
-from ildsdk.errors import IldError, QueryTimeoutError, ServerBusyError
+from ildsdk.errors import IldError, QueryTimeoutError, ServerBusyError, ServerError
 from ildsdk.serve import client as client_module
-from ildsdk.serve import service
+from ildsdk.serve import server, service
 from ildsdk.serve.client import Client
 from ildsdk.serve.problems import error_from_problem, problem_of
 from tests.serve_factory import Running, one_file, running_server
@@ -104,6 +107,18 @@ def test_upload_sends_bytes(
     assert code == 2
 
 
+def test_upload_of_a_path_that_cannot_be_read_ends_as_without_the_socket(
+    served: Running, serve_world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (one_file(serve_world) / "below-a-file", serve_world / ("x" * 300)):
+        query = ("query", path, "--format", "json")
+        expected = run(*query, *in_process(serve_world), capsys=capsys)
+        found = run(*query, "--socket", served.listener.address, "--upload", capsys=capsys)
+        assert found == expected
+        assert found[0] == 2
+        assert "cannot be read" in found[2]
+
+
 def test_options_of_the_server_are_refused_beside_the_socket(
     served: Running, serve_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +181,45 @@ def test_somebody_else_there(tmp_path: Path, answer: bytes, text: str) -> None:
     assert caught.value.exit_code == 7
 
 
+def test_a_kept_connection_that_the_server_closed_is_made_anew(
+    serve_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_KEEP_ALIVE_S", 0)
+    with running_server(serve_world, tmp_path / "s") as running, running.client() as client:
+        expected = without_times(client.query(one_file(serve_world)))
+        time.sleep(0.2)
+        assert without_times(client.query(one_file(serve_world))) == expected
+        time.sleep(0.2)
+        uploaded = client.upload(one_file(serve_world))
+        assert json.loads(uploaded)["studies"][0]["slices"][0]["source"] == "upload.dcm"
+
+
+def test_a_server_that_goes_twice_is_not_asked_for_ever(tmp_path: Path) -> None:
+    n_asked = 0
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+
+        def reply() -> None:
+            nonlocal n_asked
+            for answers in ((answer, b""), (b"",)):
+                connected, _ = listening.accept()
+                for text in answers:
+                    n_asked += bool(connected.recv(1 << 16))
+                    connected.sendall(text)
+                connected.close()
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        with Client(tmp_path / "s") as client:
+            assert client.info() == {}
+            with pytest.raises(ServerError, match="went away"):
+                client.info()
+        thread.join(10)
+    assert n_asked == 3
+
+
 def test_a_server_of_another_user_is_not_asked(
     served: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +230,34 @@ def test_a_server_of_another_user_is_not_asked(
         monkeypatch.setattr(client_module.struct, "unpack", lambda form, data: (1, 4712, 4712))
     with pytest.raises(IldError, match="another user"):
         Client(Path(served.listener.address)).info()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's socket")
+def test_root_asks_a_users_server_only_where_that_user_put_it(
+    served: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module.struct, "unpack", lambda form, data: (1, 65534, 65534))
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    path = folder / "s"
+    os.link(served.listener.address, path)
+    for owner, parent_mode, is_asked in (
+        (65534, 0o755, True),
+        (65534, 0o777, False),
+        (0, 0o755, False),
+    ):
+        os.chown(folder, 65534, 65534)
+        os.chown(path, owner, 0)
+        tmp_path.chmod(parent_mode)
+        try:
+            if is_asked:
+                assert Client(path).info()
+            else:
+                with pytest.raises(ServerError, match="others may have put it there"):
+                    Client(path).info()
+        finally:
+            os.chown(path, 0, 0)
+            tmp_path.chmod(0o700)
 
 
 def test_busy_and_late_are_told_with_their_own_exit_codes(
@@ -213,6 +295,44 @@ def test_the_client_has_a_time_limit_of_its_own(
         assert "0.2 s" in err
         # The server notices and is free again.
         wait_for(lambda: running.server.service.queue.n_admitted == 0)
+
+
+def test_the_time_limit_is_that_of_all_steps_together(tmp_path: Path) -> None:
+    study = tmp_path / "large.dcm"
+    study.write_bytes(b"x" * (4 << 20))
+    is_over = threading.Event()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+
+        def trickle() -> None:
+            for take in (1 << 16, 1 << 13):
+                connected, _ = listening.accept()
+                with connected, contextlib.suppress(OSError):
+                    if take == 1 << 16:
+                        connected.recv(take)
+                        connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n")
+                    for _ in range(60):
+                        if take == 1 << 16:
+                            connected.sendall(b"x")
+                        else:
+                            connected.recv(take)
+                        is_over.wait(0.05)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            for ask in (Client.query, Client.upload):
+                started = time.monotonic()
+                with (
+                    Client(tmp_path / "s", timeout_s=0.3) as client,
+                    pytest.raises(QueryTimeoutError, match=r"0\.3 s"),
+                ):
+                    ask(client, study)
+                assert time.monotonic() - started < 2
+        finally:
+            is_over.set()
+            thread.join(10)
 
 
 def test_errors_survive_the_way_through_a_problem() -> None:

@@ -340,6 +340,33 @@ def test_a_client_that_goes_frees_the_worker(
         wait_for(lambda: running.server.service.queue.n_admitted == 0)
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_a_client_that_goes_while_it_waits_leaves_its_place_and_upload(
+    serve_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    bounds = {"max_waiting": 1, "upload_folder": uploads}
+    with (
+        running_server(serve_world, tmp_path / "s", **bounds) as running,
+        blocked_queries(monkeypatch) as go_on,
+        contextlib.closing(running.connection()) as first,
+        contextlib.closing(running.connection()) as waiting,
+    ):
+        body = json.dumps({"path": str(serve_world / "study")})
+        first.request("POST", "/v1/query", body, {"Content-Type": "application/json"})
+        wait_for(lambda: running.server.service.queue.n_running == 1)
+        waiting.request(
+            "POST", "/v1/query", one_file(serve_world).read_bytes(), {**DICOM, "Accept": accept}
+        )
+        wait_for(lambda: any(path.is_symlink() for path in uploads.rglob("*")))
+        waiting.close()
+        wait_for(lambda: running.server.service.queue.n_admitted == 1)
+        assert not list(uploads.iterdir())
+        go_on.set()
+        assert first.getresponse().status == 200
+
+
 def test_a_query_has_only_so_much_time(
     serve_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

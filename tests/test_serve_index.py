@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ildsdk import Index, Retriever
-from ildsdk.errors import IndexFileError
+from ildsdk.errors import IndexFileError, NoUsableSliceError
 from ildsdk.serve.live_retriever import LiveRetriever
 from tests.bundle_factory import write_tiny_bundle
 from tests.serve_factory import CPU, Running, running_server
@@ -98,6 +98,36 @@ def test_a_query_keeps_the_state_it_began_with(world: Path, serve_world: Path) -
     with live.borrow() as later:
         assert len(later.query(serve_world / "study").studies) == 1
     live.close()
+
+
+def test_slices_are_still_remembered_after_the_index_changed(
+    world: Path, serve_world: Path
+) -> None:
+    live = LiveRetriever(world / "bundle", world / "index", CPU)
+    with live.borrow() as retriever:
+        expected = retriever.query(serve_world / "study").studies[0].slices
+    remove_a_case(world / "index")
+    assert live.refresh()
+    with live.borrow() as retriever:
+        slices = retriever.query(serve_world / "study").studies[0].slices
+        assert all("reused" in answer.timings_ms for answer in slices)
+        assert len(slices) == len(expected)
+    live.close()
+
+
+def test_a_bundle_that_wants_more_lung_than_the_demo_shows_can_be_served(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def refuses(self: Retriever, study: object, settings: object) -> None:
+        asked.append(study)
+        raise NoUsableSliceError(())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Retriever, "query", refuses)
+        LiveRetriever(world / "bundle", world / "index", CPU).close()
+    assert len(asked) == 1
 
 
 def test_an_index_of_another_bundle_is_refused_at_start_and_later(

@@ -137,6 +137,31 @@ def test_a_client_that_reads_slowly_or_goes_holds_up_nothing_for_ever(
         assert running.metric('ildsdk_cancelled_total{reason="client-gone"}') == 1
 
 
+def test_a_client_that_stays_and_reads_nothing_frees_the_worker_at_the_time_limit(
+    serve_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(
+        retriever: Retriever, study: Path, settings: QuerySettings, cancelled: threading.Event
+    ) -> Iterator[dict[str, Any]]:
+        while not cancelled.is_set():
+            yield {"event": "slice", "slice": {"text": "x" * 100_000}}
+
+    with running_server(serve_world, tmp_path / "s", timeout_s=0.5, max_waiting=0) as running:
+        with (
+            monkeypatch.context() as patched,
+            contextlib.closing(running.connection()) as silent,
+        ):
+            patched.setattr(service, "query_events", endless)
+            body = json.dumps({"path": str(one_file(serve_world))})
+            silent.request("POST", "/v1/query", body, LINES)
+            wait_for(lambda: running.metric("ildsdk_in_flight") == 1)
+            wait_for(lambda: running.server.service.queue.n_admitted == 0)
+            wait_for(lambda: running.metric('ildsdk_cancelled_total{reason="timeout"}') == 1)
+            # Others are answered while it is still connected.
+            assert running.ask_path(one_file(serve_world))[0] == 200
+        assert running.metric('ildsdk_cancelled_total{reason="client-gone"}') == 0
+
+
 def test_streams_have_the_same_time_limit(
     serve_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

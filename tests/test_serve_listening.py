@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from ildsdk.errors import ConfigError
+from ildsdk.serve import listening
 from ildsdk.serve.listening import listen_on_port, listen_on_socket
 
 
@@ -91,6 +94,26 @@ def test_folders_in_which_others_could_replace_the_socket_are_refused(tmp_path: 
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_folders_that_others_could_replace_are_refused(tmp_path: Path) -> None:
+    above, private, sticky = tmp_path / "above", tmp_path / "above/mine", tmp_path / "above/tmp"
+    private.mkdir(parents=True)
+    sticky.mkdir()
+    private.chmod(0o700)
+    sticky.chmod(0o1777)
+    (tmp_path / "link").symlink_to(private)
+    for folder in (private, sticky, tmp_path / "link"):
+        above.chmod(0o777)
+        with (
+            pytest.raises(ConfigError, match="a folder above that for the socket"),
+            listen_on_socket(folder / "s"),
+        ):
+            pass
+        assert not (folder / "s").exists()
+        above.chmod(0o755)
+        with listen_on_socket(folder / "s"):
+            pass
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's folder")
 def test_another_users_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
@@ -100,6 +123,25 @@ def test_another_users_folder_is_refused(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match="belongs to another user"),
         listen_on_socket(folder / "s"),
     ):
+        pass
+
+
+def test_a_folder_that_another_program_keeps_locked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_LOCK_S", 0.2)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    # Where a wait has no end, the test fails instead of hanging: the lock is let go.
+    letting_go = threading.Timer(5, os.close, [handle])
+    letting_go.start()
+    with pytest.raises(ConfigError, match="keeps the folder"), listen_on_socket(tmp_path / "s"):
+        pass
+    letting_go.cancel()
+    # One that is only busy starting is waited for.
+    monkeypatch.setattr(listening, "_LOCK_S", 10)
+    threading.Timer(0.1, os.close, [handle]).start()
+    with listen_on_socket(tmp_path / "s"):
         pass
 
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ildsdk import Retriever
+from ildsdk.serve.log import NoForeignText
 from tests.archive_factory import PLANTED_ID, PLANTED_NAME
 from tests.serve_factory import DICOM, Running, one_file, running_server, wait_for
 
@@ -93,6 +94,15 @@ def test_the_log_tells_route_and_time_and_no_patient(
     assert "GET other 404" in caplog.text
     for secret in (PLANTED_ID, PLANTED_NAME, PLANTED_NAME.split("^")[0], str(serve_world)):
         assert secret not in caplog.text
+
+
+def test_the_log_takes_an_exception_that_was_never_raised() -> None:
+    error = KeyError(PLANTED_NAME)
+    about = (KeyError, error, None)
+    record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "late", None, about)
+    assert NoForeignText().filter(record)
+    assert record.getMessage() == "unexpected KeyError"
+    assert record.exc_info is None
 
 
 def test_no_answer_is_cached_or_sniffed(served: Running) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Send
 
 from ildsdk.errors import ConfigError
 from ildsdk.serve.docs_page import docs_page
@@ -39,6 +39,8 @@ _HTTP_TEXTS = {
     404: "there is nothing at this address: see /docs",
     405: "this address does not take this method: see /docs",
 }
+# A client that reads still gets the line that says that its time is over.
+_LAST_LINE_S = 1.0
 
 
 def make_app(service: Service, hosts: Collection[str] = ()) -> ASGIApp:
@@ -106,7 +108,7 @@ class _Addresses:
             gone.cancel()
             if not first.done():
                 first.cancel()
-        return StreamingResponse(lines, media_type=LINES_TYPE)
+        return _Lines(lines, lambda: service.time_left_s(place))
 
     async def _study(self, request: Request, place: Place, kind: BodyKind) -> Path:
         """Path of the study to answer; the place holds what an upload needs."""
@@ -147,6 +149,26 @@ class _Addresses:
 
     async def docs(self, request: Request) -> Response:
         return HTMLResponse(docs_page(self._document))
+
+
+class _Lines(StreamingResponse):
+    """A stream that ends, its query with it, where the client takes nothing until time is over."""
+
+    def __init__(
+        self, lines: AsyncGenerator[bytes, None], time_left_s: Callable[[], float]
+    ) -> None:
+        super().__init__(lines, media_type=LINES_TYPE)
+        self._lines = lines
+        self._time_left_s = time_left_s
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(max(self._time_left_s(), _LAST_LINE_S)):
+                await send(message)
+
+        async with contextlib.aclosing(self._lines):
+            with contextlib.suppress(TimeoutError):
+                await super().stream_response(send_in_time)
 
 
 async def _lines_of(

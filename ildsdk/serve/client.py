@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,15 +85,19 @@ class Client:
         Raises
         ------
         ConfigError
-            The path is no file.
+            The path is no file, or cannot be read.
         """
         try:
-            with study.open("rb") as file:
-                return self._post(settings, file, "application/octet-stream")
+            file = study.open("rb")
         except IsADirectoryError:
             raise ConfigError("a folder cannot be uploaded: make a zip of it") from None
         except FileNotFoundError:
             raise ConfigError("the study path does not exist") from None
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise ConfigError(f"the study path cannot be read ({why})") from None
+        with file:
+            return self._post(settings, file, "application/octet-stream")
 
     def info(self) -> dict[str, Any]:
         """What the server runs and takes."""
@@ -122,15 +127,17 @@ class Client:
     def _send(
         self, method: str, target: str, body: bytes | BinaryIO | None, headers: dict[str, str]
     ) -> str:
+        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         with _as_server_error(self._name):
-            if self._connection.sock is None:
-                self._connection.connect()
-        with _as_server_error(self._name), self._in_time():
-            # Refused before all of it was read: the answer says why.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._connection.request(method, target, body, headers)
-            response = self._connection.getresponse()
-            text = response.read().decode()
+            is_kept = self._connection.sock is not None
+            try:
+                response, text = self._exchange(method, target, body, headers, deadline)
+            except ConnectionResetError:
+                # A server closes a kept connection when it was idle for long, or ended since.
+                self.close()
+                if not is_kept or not _rewound(body):
+                    raise
+                response, text = self._exchange(method, target, body, headers, deadline)
         if response.status == 200:
             return text
         if response.getheader("Content-Type", "").split(";")[0] != MEDIA_TYPE:
@@ -145,9 +152,26 @@ class Client:
             None if answer is None else json.dumps(answer, indent=2, ensure_ascii=False),
         )
 
+    def _exchange(
+        self,
+        method: str,
+        target: str,
+        body: bytes | BinaryIO | None,
+        headers: dict[str, str],
+        deadline: float | None,
+    ) -> tuple[http.client.HTTPResponse, str]:
+        if self._connection.sock is None:
+            self._connection.connect()
+        self._connection.sock.deadline = deadline
+        with self._in_time():
+            # Refused before all of it was read: the answer says why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._connection.request(method, target, body, headers)
+            response = self._connection.getresponse()
+            return response, response.read().decode()
+
     @contextlib.contextmanager
     def _in_time(self) -> Iterator[None]:
-        self._connection.sock.settimeout(self._timeout_s)
         try:
             yield
         except TimeoutError:
@@ -162,28 +186,85 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _rewound(body: bytes | BinaryIO | None) -> bool:
+    """Whether a body can be sent once more."""
+    if body is None or isinstance(body, bytes):
+        return True
+    if body.seekable():
+        body.seek(0)
+        return True
+    return False
+
+
+class _DeadlineSocket(socket.socket):
+    """A socket whose time limit is that of all its steps together.
+
+    Attributes
+    ----------
+    deadline : float or None
+        On the monotonic clock, seconds; None waits without end.
+    """
+
+    deadline: float | None = None
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Send all bytes before the deadline."""
+        self._limit_step()
+        super().sendall(data, flags)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
+        """Receive what is there before the deadline."""
+        self._limit_step()
+        return super().recv_into(buffer, nbytes, flags)
+
+    def _limit_step(self) -> None:
+        left_s = None if self.deadline is None else self.deadline - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            raise TimeoutError
+        self.settimeout(left_s)
+
+
 class _UnixConnection(http.client.HTTPConnection):
+    sock: Any  # a _DeadlineSocket, or None while closed
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost")
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = _DeadlineSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_CONNECT_S)
         self.sock.connect(str(self._path))
-        _check_owner(self.sock)
+        _check_owner(self.sock, self._path)
 
 
-def _check_owner(connected: socket.socket) -> None:
-    """Refuse a server of another user: its answers would be anybody's."""
-    if sys.platform != "linux" or os.geteuid() == 0:
+def _check_owner(connected: socket.socket, path: Path) -> None:
+    """Refuse a server of another user: its answers would be anybody's.
+
+    root may ask any user's server, where nobody but that user can have put it there.
+    """
+    if sys.platform != "linux":
         return
     size = struct.calcsize("3i")
     _, owner, _ = struct.unpack(
         "3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     )
-    if owner not in (os.geteuid(), 0):
+    if owner in (os.geteuid(), 0):
+        return
+    if os.geteuid() != 0:
         raise ServerError(f"the socket is served by another user (id {owner}): not asked")
+    from ildsdk.serve.listening import check_socket_folder
+
+    try:
+        check_socket_folder(path.absolute().parent, frozenset({owner, 0}))
+        is_theirs = path.stat().st_uid == owner
+    except ConfigError:
+        is_theirs = False
+    if not is_theirs:
+        raise ServerError(
+            f"the socket is served by user {owner}, and others may have put it there: not asked; "
+            "ask as that user"
+        )
 
 
 @contextlib.contextmanager

@@ -8,14 +8,17 @@ import errno
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ildsdk.errors import ConfigError
+from ildsdk.runtime.private_folder import is_private_folder, own_account
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 64
 _OWNER_ONLY = 0o177  # umask: the socket is made with mode 0600
+_LOCK_S = 2.0  # a server that starts holds its lock for milliseconds
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,8 @@ def listen_on_socket(path: Path) -> Iterator[Listener]:
     ------
     ConfigError
         Another server listens there, something else lies there, the folder is missing or other
-        users may change it, or the path is too long for a socket.
+        users may replace it or what is in it, another program keeps it locked, or the path is too
+        long for a socket.
     """
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("this system has no Unix sockets for Python: listen on a port (--port)")
@@ -87,7 +91,7 @@ def listen_on_socket(path: Path) -> Iterator[Listener]:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.closing(bound):
         with _only_one_starts(path.parent):
-            _check_folder(path.parent)
+            check_socket_folder(path.parent, own_account() | {0})
             _make_room(path)
             _bind(bound, path)
         ours = _identity(path)
@@ -134,26 +138,56 @@ def _only_one_starts(folder: Path) -> Iterator[None]:
             "this user alone (mode 0700)"
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        # Whoever may read the folder can hold the lock for as long as he likes.
+        deadline = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        "another program keeps the folder for the socket locked: take a folder "
+                        "of this user alone (mode 0700)"
+                    ) from None
+                time.sleep(0.02)
         yield
     finally:
         os.close(handle)
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder in which another user could put a socket of his own in place of ours."""
+def check_socket_folder(folder: Path, owners: frozenset[int]) -> None:
+    """Refuse a folder in which another user could put a socket of his own in place of one there.
+
+    Parameters
+    ----------
+    owners : frozenset of int
+        Accounts that are trusted with it.
+
+    Raises
+    ------
+    ConfigError
+        It, or a folder above it, belongs to another account or may be changed by others.
+    """
+    folder = folder.resolve()
     status = folder.stat()
-    if status.st_uid not in (os.geteuid(), 0):
+    if status.st_uid not in owners:
         raise ConfigError(
             "the folder for the socket belongs to another user, who could replace the socket: "
             "take a folder of this user (mode 0700)"
         )
     others_write = stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
-    if others_write and not status.st_mode & stat.S_ISVTX:
+    is_sticky = bool(status.st_mode & stat.S_ISVTX)  # as /tmp: nobody can replace another's file
+    if others_write and not is_sticky:
         raise ConfigError(
             "other users may write to the folder for the socket "
             f"(mode {stat.S_IMODE(status.st_mode):04o}), so they could replace the socket: take a "
             "folder of this user (mode 0700)"
+        )
+    if not is_private_folder(folder.parent if others_write else folder, owners):
+        raise ConfigError(
+            "other users may write to a folder above that for the socket, so they could replace "
+            "both: take a folder of which no other user can write to any folder above it"
         )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ildsdk import defaults
 from ildsdk.bundle import Bundle
 from ildsdk.encoder import Encoder
+from ildsdk.errors import NoUsableSliceError
 from ildsdk.index import Index
 from ildsdk.retriever import Retriever
 from ildsdk.settings import QuerySettings, RuntimeSettings
@@ -60,15 +61,13 @@ class LiveRetriever:
     ) -> None:
         self._bundle = Bundle.open(bundle or defaults.bundle_path())
         self._index_path = index or defaults.index_path()
-        self._encoder = Encoder(self._bundle, runtime)
-        self._remembered_slices = (
-            DEFAULT_MAX_SLICES if remembered_slices is None else remembered_slices
-        )
+        encoder = Encoder(self._bundle, runtime)
+        n_slices = DEFAULT_MAX_SLICES if remembered_slices is None else remembered_slices
         self._lock = threading.Lock()
         self._refreshing = threading.Lock()
         self._mark = self._mark_on_disk()
         warm_up()
-        self._opened = self._open()
+        self._opened = self._open(lambda index: Retriever(self._bundle, index, encoder, n_slices))
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[Retriever]:
@@ -106,7 +105,8 @@ class LiveRetriever:
             if mark == self._mark and not force:
                 return False
             self._mark = mark
-            fresh = self._open()
+            # The encoder is the same, so what it remembers of slices holds on.
+            fresh = self._open(self._opened.retriever.with_index)
             with self._lock:
                 before, self._opened = self._opened, fresh
                 before.is_replaced = True
@@ -123,11 +123,13 @@ class LiveRetriever:
         if is_over:
             self._opened.retriever.close()
 
-    def _open(self) -> _Opened:
+    def _open(self, retriever_of: Callable[[Index], Retriever]) -> _Opened:
         index = Index.open(self._index_path, expected_bundle_hash=self._bundle.bundle_hash)
-        retriever = Retriever(self._bundle, index, self._encoder, self._remembered_slices)
         try:
-            retriever.query(defaults.demo_study_path(), _SELF_TEST)
+            retriever = retriever_of(index)
+            # A bundle may want more lung than the demo shows: that says nothing against it.
+            with contextlib.suppress(NoUsableSliceError):
+                retriever.query(defaults.demo_study_path(), _SELF_TEST)
         except BaseException:
             index.close()
             raise

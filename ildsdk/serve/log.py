@@ -10,8 +10,9 @@ LOGGER = logging.getLogger("ildsdk.serve")
 
 def unexpected(error: BaseException) -> str:
     """Name a defect without the text of its exception, which may quote the input."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"unexpected {type(error).__name__} in {frame.name}, line {frame.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""  # never raised
+    return f"unexpected {type(error).__name__}{where}"
 
 
 class NoForeignText(logging.Filter):

@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from ildsdk.serve.app import make_app
+from ildsdk.serve.connection import Connection
 from ildsdk.serve.listening import BACKLOG, Listener
 from ildsdk.serve.live_retriever import LiveRetriever
 from ildsdk.serve.log import LOGGER
@@ -73,7 +74,7 @@ class Server:
             uvicorn.Config(
                 make_app(self.service, listener.hosts),
                 loop="asyncio",
-                http="h11",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 # Requests are written down by the guard, without what was sent.

@@ -165,6 +165,7 @@ class Service:
             raise _ended() from error
         finally:
             place.cancelled.set()
+            work.cancel()  # where it still waits for a worker, it leaves its place now
             gone.cancel()
 
     async def events(
@@ -172,7 +173,7 @@ class Service:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Answer slice by slice, as mappings for JSON (docs/serve.md).
 
-        Closing the generator stops the query.
+        Closing the generator stops the query; where its time is over then, it counts as that.
 
         Yields
         ------
@@ -197,10 +198,15 @@ class Service:
                 work.result()
             except TimeoutError:
                 raise self.timeout_error() from None
+            except GeneratorExit:
+                if self.time_left_s(place) == 0:
+                    raise self.timeout_error() from None
+                raise
             except QueryCancelledError as error:
                 raise _ended() from error
             finally:
                 place.cancelled.set()
+                work.cancel()
 
     def time_left_s(self, place: Place) -> float:
         """Seconds that a query may still take, 0 at least."""
