@@ -1,24 +1,42 @@
-"""Kernels of connected components, kept as runs: the True stretches of each row.
+"""Kernels of connected components of bitmaps, kept as runs: the stretches of cells of each row.
 
-A mask of anatomy has a few runs a row, so that everything after the one look at its pixels
-takes a time that follows the runs. Preconditions that are not checked: as in
-``kernels.py``. The twins are in ``reference.py``.
+A mask of anatomy has a few runs a row, so that everything after the one look at its words takes a
+time that follows the runs. The twins are in ``reference/components.py``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ildsdk.lung.bitmap_kernels import Canvas, Words, count_span, lowest_place, mark_span
 from native_hash.jit import ORDERED, kernel
 
-# The place of a lone bit in a machine word: the top six bits of its product with a number in
-# which no two windows of six bits are the same (de Bruijn) look it up.
-_WINDOWS = np.uint64(0x03F79D71B4CB0A89)
-_PLACE_OF = np.empty(64, dtype=np.uint8)
-_PLACE_OF[(np.uint64(1) << np.arange(64, dtype=np.uint64)) * _WINDOWS >> np.uint64(58)] = range(64)
+Int32 = npt.NDArray[np.int32]
+
+
+class Runs(NamedTuple):
+    """Components of a bitmap (4 neighbors), numbered from 1 in reading order, as runs.
+
+    Attributes
+    ----------
+    bounds : ndarray
+        int32 ``(2 most + 1,)``, where ``most = n_rows ceil(n_columns / 2)``: run ``k`` takes the
+        columns ``bounds[2 k]`` to ``bounds[2 k + 1] - 1``.
+    row_start : ndarray
+        int32 ``(n_rows + 1,)``: first run of each row.
+    labels : ndarray
+        int32 ``(most,)``: number of each run's component.
+    n_cells : ndarray
+        int32 ``(most + 1,)``: cells of each component; entry 0, the background, is 0.
+    """
+
+    bounds: Int32
+    row_start: Int32
+    labels: Int32
+    n_cells: Int32
 
 
 @kernel(ORDERED)
@@ -31,63 +49,36 @@ def _root(parent: Any, run: Any) -> Any:
 
 
 @kernel(ORDERED)
-def find_components(
-    mask: npt.NDArray[np.bool_],
-    bounds: npt.NDArray[np.int32],
-    row_start: npt.NDArray[np.int32],
-    labels: npt.NDArray[np.int32],
-    n_cells: npt.NDArray[np.int32],
-) -> int:
-    """Number the components of a mask (4 neighbors) from 1 in reading order.
-
-    Parameters
-    ----------
-    mask : ndarray
-        bool ``(n_rows, n_columns)``.
-    bounds : ndarray
-        int32 ``(2 most + 1,)``, where ``most = n_rows ceil(n_columns / 2)``, overwritten: run
-        ``k`` takes the columns ``bounds[2 k]`` to ``bounds[2 k + 1] - 1``.
-    row_start : ndarray
-        int32 ``(n_rows + 1,)``, overwritten: first run of each row.
-    labels : ndarray
-        int32 ``(most,)``, overwritten: number of each run's component.
-    n_cells : ndarray
-        int32 ``(most + 1,)``, overwritten: pixels of each component; entry 0 is 0.
-
-    Returns
-    -------
-    int
-        How many components.
-    """
-    n_rows, n_columns = mask.shape
+def _find_runs(canvas: Canvas, words: Words, runs: Runs) -> Any:
+    """Bounds of the runs of each row; returns how many runs there are."""
     one = np.uint64(1)
+    bounds = runs.bounds
     n_bounds = np.uint64(0)
-    for i in range(n_rows):
-        row_start[i] = n_bounds // np.uint64(2)
-        row = mask[i]
+    for i in range(canvas.n_rows):
+        runs.row_start[i] = n_bounds // np.uint64(2)
         last = np.uint64(0)
-        for start in range(0, n_columns, 64):
-            part = row[start : min(start + 64, n_columns)]
-            word = np.uint64(0)
-            for bit in range(part.size):
-                word |= np.uint64(part[bit]) << np.uint64(bit)
-            # bits that differ from the one to their left
-            changes = word ^ ((word << one) | last)
-            last = word >> np.uint64(63)
-            while changes > np.uint64(0):
-                lowest = changes & (~changes + one)
-                place = _PLACE_OF[(lowest * _WINDOWS) >> np.uint64(58)]
-                bounds[n_bounds] = start + np.int64(place)
+        own = words[i * canvas.row_words : (i + 1) * canvas.row_words]
+        for k in range(own.size):
+            # bits that differ from the one to their left; in the gap every run has ended
+            changes = own[k] ^ ((own[k] << one) | last)
+            last = own[k] >> np.uint64(63)
+            while changes != np.uint64(0):
+                bounds[n_bounds] = 64 * k + lowest_place(changes)
                 n_bounds += one
-                changes ^= lowest
-        if last == one and n_columns % 64 == 0:
-            bounds[n_bounds] = n_columns
-            n_bounds += one
+                changes &= changes - one
     n_runs = np.int64(n_bounds // np.uint64(2))
-    row_start[n_rows] = n_runs
+    runs.row_start[canvas.n_rows] = n_runs
+    return n_runs
+
+
+@kernel(ORDERED)
+def find_components(canvas: Canvas, words: Words, runs: Runs) -> Any:
+    """Number the components of a bitmap; ``runs`` is overwritten. Returns how many there are."""
+    n_runs = _find_runs(canvas, words, runs)
+    bounds, row_start, labels, n_cells = runs
     for run in range(n_runs):
         labels[run] = run
-    for i in range(1, n_rows):
+    for i in range(1, canvas.n_rows):
         above = row_start[i - 1]
         here = row_start[i]
         while above < row_start[i] and here < row_start[i + 1]:
@@ -117,40 +108,53 @@ def find_components(
 
 
 @kernel(ORDERED)
-def exchange(
-    is_painted: bool,
-    by_component: npt.NDArray[np.int64],
-    bounds: npt.NDArray[np.int32],
-    row_start: npt.NDArray[np.int32],
-    labels: npt.NDArray[np.int32],
-    grid: npt.NDArray[np.bool_],
-) -> None:
-    """Mark components on a grid, or count the marks of a grid by component.
+def count_in(canvas: Canvas, runs: Runs, n: int, region: Words, counts: Int32) -> None:
+    """Cells of each of ``n`` components inside a region; the first ``n + 1`` are overwritten."""
+    counts[: n + 1] = 0
+    for i in range(canvas.n_rows):
+        start = i * canvas.row_words
+        for run in range(runs.row_start[i], runs.row_start[i + 1]):
+            first, stop = runs.bounds[2 * run], runs.bounds[2 * run + 1]
+            counts[runs.labels[run]] += count_span(region, start, np.int64(first), np.int64(stop))
 
-    Parameters
-    ----------
-    is_painted : bool
-        True: write ``grid``, False: write ``by_component``.
-    by_component : ndarray
-        int64 ``(n_components + 1,)``. Painted are the components whose entry is not 0; counts
-        are added to what the entries hold.
-    bounds, row_start, labels : ndarray
-        As :func:`find_components` left them.
-    grid : ndarray
-        bool ``(n_rows, n_columns)``; painting overwrites all of it. Precondition: writable,
-        or it would be compiled once more.
-    """
-    for i in range(grid.shape[0]):
-        row = grid[i]
-        if is_painted:
-            row[:] = False
-        for run in range(row_start[i], row_start[i + 1]):
-            part = row[bounds[2 * run] : bounds[2 * run + 1]]
-            if is_painted:
-                if by_component[labels[run]] != 0:
-                    part[:] = True
-                continue
-            n_here = 0
-            for is_marked in part:
-                n_here += 1 if is_marked else 0
-            by_component[labels[run]] += n_here
+
+@kernel(ORDERED)
+def cells_of(canvas: Canvas, runs: Runs, is_wanted: npt.NDArray[np.bool_], out: Words) -> None:
+    """Bitmap of the components that are marked; the entry of the background is not read."""
+    out[:] = np.uint64(0)
+    for i in range(canvas.n_rows):
+        start = i * canvas.row_words
+        for run in range(runs.row_start[i], runs.row_start[i + 1]):
+            if is_wanted[runs.labels[run]]:
+                first, stop = runs.bounds[2 * run], runs.bounds[2 * run + 1]
+                mark_span(out, start, np.int64(first), np.int64(stop))
+
+
+@kernel(ORDERED)
+def touch_border(canvas: Canvas, runs: Runs, n: int, touches: npt.NDArray[np.bool_]) -> None:
+    """Which components have a cell on the outermost rows or columns."""
+    touches[: n + 1] = False
+    for i in range(canvas.n_rows):
+        is_edge = i in (0, canvas.n_rows - 1)
+        for run in range(runs.row_start[i], runs.row_start[i + 1]):
+            if is_edge or runs.bounds[2 * run] == 0 or runs.bounds[2 * run + 1] == canvas.n_columns:
+                touches[runs.labels[run]] = True
+
+
+@kernel(ORDERED)
+def pieces_with(
+    canvas: Canvas,
+    words: Words,
+    seed: Words,
+    least_cells: float,
+    runs: Runs,
+    counts: Int32,
+    is_wanted: npt.NDArray[np.bool_],
+    out: Words,
+) -> None:
+    """Components that hold a seed cell and enough cells; ``out`` may be ``words`` or ``seed``."""
+    n = find_components(canvas, words, runs)
+    count_in(canvas, runs, n, seed, counts)
+    for k in range(n + 1):
+        is_wanted[k] = counts[k] > 0 and runs.n_cells[k] >= least_cells
+    cells_of(canvas, runs, is_wanted, out)

@@ -1,12 +1,13 @@
-"""Kernel of binary morphology: 64 pixels of a row in one machine word.
+"""Kernels of binary morphology in millimeters, on bitmaps.
 
-Dilating by an ellipse is a sum of rows, each widened by the ellipse's half width at that
-distance. The widest is done first and the others join on the way out, so every row is widened one
-pixel at a time and never twice; a pass handles 64 pixels per instruction and lane.
+Structuring elements are ellipses in cells, that is circles in mm, so anisotropic spacing needs no
+resampling. Dilating by an ellipse is a sum of rows, each widened by the ellipse's half width at
+that distance. The widest is done first and the others join on the way out, so every row is widened
+one cell at a time and never twice; a pass handles 64 cells per instruction and lane.
 
-The words of all rows lie one behind the other, each row between words of its own that the dilation
-may run into: no pass needs to ask where a row ends. Preconditions that are not checked: as in
-``kernels.py``. The twin is in ``reference.py``.
+Cells outside the image count as background for a dilation and as foreground for an erosion: an
+image border never eats into a mask. Twins are in ``reference/morphology.py``. An output
+may be the input.
 """
 
 from __future__ import annotations
@@ -14,58 +15,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ildsdk.lung.bitmap_kernels import Canvas, Words
 from native_hash.jit import ORDERED, kernel
 
-DILATE, ERODE, OPEN, CLOSE = range(4)
-
 
 @kernel(ORDERED)
-def _half_widths(radius_mm: Any, row_mm: Any, column_mm: Any, half_width: Any) -> None:
-    """Half width in columns of the ellipse ``g`` rows from its center; not rising."""
-    for gap in range(half_width.size):
-        height_mm = gap * row_mm
+def _half_widths(canvas: Canvas, radius_mm: Any) -> int:
+    """Half width in columns of the ellipse ``g`` rows from its center; returns how many."""
+    n_gaps = int(radius_mm / canvas.row_mm + 1e-6) + 1
+    for gap in range(n_gaps):
+        height_mm = gap * canvas.row_mm
         square = max(radius_mm * radius_mm - height_mm * height_mm, 0.0)
-        half_width[gap] = np.int64(np.sqrt(square) / column_mm + 1e-6)
-
-
-@kernel(ORDERED)
-def _pack(mask: Any, is_inverted: Any, first: Any, row_words: Any, words: Any) -> None:
-    """Column ``64 k + b`` of row ``i`` to bit ``b`` of word ``first + i row_words + k``."""
-    n_rows, n_columns = mask.shape
-    for i in range(n_rows):
-        row = mask[i]
-        place = first + i * row_words
-        for start in range(0, n_columns, 64):
-            # a slice, whose places cannot be negative: the loop becomes vector code
-            part = row[start : min(start + 64, n_columns)]
-            word = np.uint64(0)
-            for bit in range(part.size):
-                word |= np.uint64(part[bit] != is_inverted) << np.uint64(bit)
-            words[place] = word
-            place += 1
-
-
-@kernel(ORDERED)
-def _unpack(words: Any, is_inverted: Any, first: Any, row_words: Any, out: Any) -> None:
-    """Inverse of :func:`_pack`."""
-    n_rows, n_columns = out.shape
-    one = np.uint64(1)
-    for i in range(n_rows):
-        row = out[i]
-        place = first + i * row_words
-        for start in range(0, n_columns, 64):
-            part = row[start : min(start + 64, n_columns)]
-            word = ~words[place] if is_inverted else words[place]
-            for bit in range(part.size):
-                part[bit] = (word >> np.uint64(bit)) & one
-            place += 1
+        canvas.half_width[gap] = np.int64(np.sqrt(square) / canvas.column_mm + 1e-6)
+    return n_gaps
 
 
 @kernel(ORDERED)
 def _widen(words: Any, to: Any) -> None:
-    """Each row widened by one pixel to both sides; the first and the last word are 0."""
+    """Each row widened by one cell to both sides; the first and the last word are 0."""
     before = words[:-2]
     here = words[1:-1]
     after = words[2:]
@@ -92,77 +60,78 @@ def _join(words: Any, distance: Any, to: Any) -> None:
 
 
 @kernel(ORDERED)
-def _dilate(words: Any, half_width: Any, row_words: Any) -> Any:
-    """Dilate ``words[0]``; the answer is ``words[1]`` or ``words[2]``, which one is returned."""
-    n_gaps = half_width.size
+def _spread(canvas: Canvas, n_words: Any, n_gaps: Any) -> Any:
+    """Dilate what lies in the first of the work rows, from its second word on; returns where.
+
+    The words before and after are made 0.
+    """
+    first, second, third = canvas.work[0], canvas.work[1], canvas.work[2]
+    size = n_words + 2
+    for rows in (first, second, third):
+        rows[0] = np.uint64(0)
+        rows[n_words + 1] = np.uint64(0)
+    second[:size] = first[:size]
     at = 1
-    words[1] = words[0]
     for gap in range(1, n_gaps + 1):
-        narrower = half_width[gap] if gap < n_gaps else 0
-        for _ in range(half_width[gap - 1] - narrower):
-            _widen(words[at], words[3 - at])
+        narrower = canvas.half_width[gap] if gap < n_gaps else 0
+        for _ in range(canvas.half_width[gap - 1] - narrower):
+            _widen(canvas.work[at][:size], canvas.work[3 - at][:size])
             at = 3 - at
-        if gap < n_gaps and gap * row_words < words.shape[1]:
-            _join(words[0], gap * row_words, words[at])
+        if gap < n_gaps and gap * canvas.row_words < n_words:
+            _join(first[:size], gap * canvas.row_words, canvas.work[at][:size])
     return at
 
 
 @kernel(ORDERED)
-def transform(
-    mask: npt.NDArray[np.bool_],
-    operation: int,
-    radius_mm: float,
-    row_mm: float,
-    column_mm: float,
-    pad: tuple[int, int],
-    half_width: npt.NDArray[np.int64],
-    words: npt.NDArray[np.uint64],
-    out: npt.NDArray[np.bool_],
-) -> None:
-    """Dilate, erode, open or close a mask by a circle in mm.
+def dilate(canvas: Canvas, words: Words, radius_mm: float, out: Words) -> None:
+    """Cells whose center lies at most ``radius_mm`` from that of a cell of the bitmap."""
+    n = words.size
+    canvas.work[0, 1 : n + 1] = words
+    at = _spread(canvas, n, _half_widths(canvas, radius_mm))
+    result = canvas.work[at, 1 : n + 1]
+    for k in range(n):
+        out[k] = result[k] & canvas.inside[k]
 
-    Parameters
-    ----------
-    mask : ndarray
-        bool ``(n_rows, n_columns)``.
-    operation : int
-        ``DILATE``, ``ERODE``, ``OPEN`` or ``CLOSE``. What lies outside the image counts as
-        background for a dilation and as foreground for an erosion; a closing dilates beyond
-        the image before it erodes.
-    radius_mm, row_mm, column_mm : float
-        Radius and pixel spacing.
-    pad : tuple of int
-        Rows and words of room on each side. More pixels than the ellipse reaches to the left
-        and right; above and below as many as it reaches for ``CLOSE``, else 0.
-    half_width : ndarray
-        int64 ``(n,)`` scratch; ``n - 1`` rows is how far the ellipse reaches.
-    words : ndarray
-        uint64 ``(3, (n_rows + 2 pad[0]) (ceil(n_columns / 64) + 2 pad[1]) + 2)`` scratch.
-    out : ndarray
-        bool ``(n_rows, n_columns)``, overwritten.
+
+@kernel(ORDERED)
+def erode(canvas: Canvas, words: Words, radius_mm: float, out: Words) -> None:
+    """Cells at more than ``radius_mm`` from any cell of the image that is not in the bitmap."""
+    n = words.size
+    source = canvas.work[0, 1 : n + 1]
+    for k in range(n):
+        source[k] = ~words[k] & canvas.inside[k]
+    at = _spread(canvas, n, _half_widths(canvas, radius_mm))
+    result = canvas.work[at, 1 : n + 1]
+    for k in range(n):
+        out[k] = ~result[k] & canvas.inside[k]
+
+
+@kernel(ORDERED)
+def open_(canvas: Canvas, words: Words, radius_mm: float, out: Words) -> None:
+    """Erode, then dilate: drops what a disc of this radius does not fit into."""
+    erode(canvas, words, radius_mm, out)
+    dilate(canvas, out, radius_mm, out)
+
+
+@kernel(ORDERED)
+def close(canvas: Canvas, words: Words, radius_mm: float, out: Words) -> None:
+    """Dilate beyond the image, then erode: fills gaps that a disc of this radius does not enter.
+
+    Precondition: work rows of ``(n_rows + 2 reach) row_words + 2`` words, where ``reach`` is one
+    more than the disc reaches rows; gaps of twice as many cells as it reaches columns.
     """
-    n_columns = mask.shape[1]
-    n_image_words = (n_columns + 63) // 64
-    row_words = n_image_words + 2 * pad[1]
-    first = 1 + pad[0] * row_words + pad[1]
-    words[:] = 0
-    _half_widths(radius_mm, row_mm, column_mm, half_width)
-    _pack(mask, operation in (ERODE, OPEN), first, row_words, words[0])
-    at = _dilate(words, half_width, row_words)
-    if operation in (OPEN, CLOSE):
-        # the complement: of all there is room for, or of the image only
-        source = words[0]
-        result = words[at]
-        source[:] = 0
-        last_bits = ~np.uint64(0) >> np.uint64((64 - n_columns % 64) % 64)
-        for k in range(1, source.size - 1):
-            column = (k - 1) % row_words - pad[1]
-            used = ~np.uint64(0)
-            if operation == OPEN and (column < 0 or column >= n_image_words):
-                used = np.uint64(0)
-            elif operation == OPEN and column == n_image_words - 1:
-                used = last_bits
-            source[k] = ~result[k] & used
-        words[1:] = 0
-        at = _dilate(words, half_width, row_words)
-    _unpack(words[at], operation in (ERODE, CLOSE), first, row_words, out)
+    n = words.size
+    n_gaps = _half_widths(canvas, radius_mm)
+    above = n_gaps * canvas.row_words
+    n_tall = n + 2 * above
+    source = canvas.work[0, 1 : n_tall + 1]
+    source[:] = np.uint64(0)
+    source[above : above + n] = words
+    at = _spread(canvas, n_tall, n_gaps)
+    result = canvas.work[at, 1 : n_tall + 1]
+    for k in range(n_tall):
+        source[k] = ~result[k]
+    at = _spread(canvas, n_tall, n_gaps)
+    result = canvas.work[at, 1 + above : 1 + above + n]
+    for k in range(n):
+        out[k] = ~result[k] & canvas.inside[k]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.radiomics.directions import distance_mm, half_directions
-from ildsdk.radiomics.levels import LevelImage
+from ildsdk.radiomics.level_order import OrderedImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import RadiomicsSettings
 from native_hash.jit import SCAN_FASTMATH, kernel
@@ -52,7 +52,7 @@ class _Counts(NamedTuple):
 
 
 def co_occurrence(
-    image: LevelImage,
+    image: OrderedImage,
     settings: RadiomicsSettings,
     pixel_spacing_mm: tuple[float, float],
     scratch: RadiomicsScratch,
@@ -95,7 +95,7 @@ def co_occurrence(
 
 
 def _steps(
-    image: LevelImage, settings: RadiomicsSettings, pixel_spacing_mm: tuple[float, float]
+    image: OrderedImage, settings: RadiomicsSettings, pixel_spacing_mm: tuple[float, float]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Steps in the level image, and the weight of each in a merged matrix."""
     pad = image.origin // image.stride

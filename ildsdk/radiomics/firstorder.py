@@ -11,43 +11,47 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.radiomics.levels import LevelImage
-from ildsdk.radiomics.region import Region
+from ildsdk.radiomics.levels import Distribution, LevelImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from native_hash.jit import SCAN_FASTMATH, kernel
 
+_N_BINS = 4096
+
 
 def firstorder_features(
-    region: Region,
+    distribution: Distribution,
     image: LevelImage,
+    pixel_spacing_mm: tuple[float, float],
     voxel_array_shift: float,
     scratch: RadiomicsScratch,
     out: npt.NDArray[np.float64],
 ) -> None:
     """Write the 18 features of a region to ``out``, float64 ``(18,)``, in order of names."""
-    n_pixels = region.values.size
     # as numpy rounds them; the compiler would fuse the product with what follows
-    last = n_pixels - 1
-    places = (last * 0.1, last * 0.25, last * 0.75, last * 0.9)
+    last = image.n_pixels - 1
+    places = np.array([last * 0.1, last * 0.25, last * 0.5, last * 0.75, last * 0.9])
+    n_counts = distribution.counts.size
+    n_kept = 0 if n_counts else distribution.values.size + 1
     _firstorder(
-        region.values,
-        region.pixels,
-        image.stride,
-        image.positions,
+        distribution.values,
+        distribution.counts,
+        distribution.minimum,
+        distribution.maximum,
         image.starts,
         places,
-        region.pixel_spacing_mm[0] * region.pixel_spacing_mm[1],
+        pixel_spacing_mm[0] * pixel_spacing_mm[1],
         float(voxel_array_shift),
-        scratch.take("one_level", n_pixels, np.float64),
+        scratch.take("value_bins", n_counts or _N_BINS, np.int64),
+        scratch.take("kept_values", n_kept, np.float64),
         out,
     )
 
 
 @kernel(SCAN_FASTMATH)
-def _select(values: Any, first: Any, stop: Any, rank: Any) -> Any:
-    """Value of rank ``rank`` (from ``first``) in ``values[first:stop]``, which is reordered."""
-    left = first
-    right = stop - 1
+def _select(values: Any, n: Any, rank: Any) -> Any:
+    """Value of rank ``rank`` in the first ``n``, which are reordered."""
+    left = 0
+    right = n - 1
     while left < right:
         middle = values[(left + right) >> 1]
         i = left
@@ -73,121 +77,131 @@ def _select(values: Any, first: Any, stop: Any, rank: Any) -> Any:
 
 
 @kernel(SCAN_FASTMATH)
-def _gather(
-    pixels: Any, stride: Any, positions: Any, starts: Any, level: Any, one_level: Any
-) -> Any:
-    """Copy the values of one level; returns their number."""
-    first = starts[level]
-    n_here = starts[level + 1] - first
-    row = np.int64(positions[first]) // stride
-    row_start = row * stride
-    for k in range(n_here):
-        position = np.int64(positions[first + k])
-        while position >= row_start + stride:  # positions rise within a level
-            row_start += stride
-            row += 1
-        one_level[k] = pixels[row, position - row_start]
-    return n_here
+def _order_statistics(
+    values: Any, low: Any, high: Any, ranks: Any, counts: Any, kept: Any, found: Any
+) -> None:
+    """Values of the given ranks, rising, in unsorted ``values`` from ``low`` to ``high``.
 
-
-@kernel(SCAN_FASTMATH)
-def _percentile(
-    pixels: Any, stride: Any, positions: Any, starts: Any, one_level: Any, place: Any
-) -> Any:
-    """Value at a place (from 0) between order statistics, by numpy's linear rule.
-
-    Levels rise, so one of them holds the order statistic, and the next one holds the
-    next where that was the level's last.
+    Counted in narrow bins first; only what shares a bin with a wanted value is looked at again.
+    int64 ``counts`` and ``kept`` ``(n,)`` are scratch.
     """
-    rank = int(np.floor(place))
-    fraction = place - rank
-    level = np.searchsorted(starts, rank, side="right") - 1
-    n_here = _gather(pixels, stride, positions, starts, level, one_level)
-    rank -= starts[level]
-    low = _select(one_level, 0, n_here, rank)
-    if fraction == 0.0:
-        return low
-    first = rank + 1
-    if first == n_here:
-        n_here = _gather(pixels, stride, positions, starts, level + 1, one_level)
-        first = 0
-    high = one_level[first]
-    for k in range(first, n_here):
-        high = min(high, one_level[k])
-    step = high - low
-    if fraction >= 0.5:
-        return high - step * (1.0 - fraction)
-    return low + step * fraction
+    last = counts.size - 1
+    scale = last / (high - low) if high > low else 0.0
+    counts[:] = 0
+    for i in range(values.size):
+        counts[np.uint32(min(int((values[i] - low) * scale), last))] += 1
+    below = 0
+    skipped = 0
+    r = 0
+    for at in range(counts.size):
+        n_here = counts[at]
+        counts[at] = 0
+        is_wanted = False
+        while r < ranks.size and ranks[r] < below + n_here:
+            found[r] = skipped  # for now: how many below are not kept
+            is_wanted = True
+            r += 1
+        below += n_here
+        skipped += 0 if is_wanted else n_here
+        counts[at] = 1 if is_wanted else 0
+    n_kept = np.uint64(0)
+    for i in range(values.size):
+        # written in any case, kept where wanted: cheaper than a branch
+        kept[n_kept] = values[i]
+        n_kept += np.uint64(counts[np.uint32(min(int((values[i] - low) * scale), last))])
+    for r in range(ranks.size):
+        found[r] = _select(kept, np.int64(n_kept), ranks[r] - np.int64(found[r]))
 
 
 @kernel(SCAN_FASTMATH)
 def _firstorder(
     values: Any,
-    pixels: Any,
-    stride: Any,
-    positions: Any,
+    counts: Any,
+    low: Any,
+    high: Any,
     starts: Any,
     places: Any,
     pixel_area: Any,
     shift: Any,
-    one_level: Any,
+    bins: Any,
+    kept: Any,
     out: Any,
 ) -> None:
     """Write all 18 features.
 
-    ``values`` ``(n_pixels,)`` in any order; ``places`` of the percentiles 10, 25, 75 and 90 among
-    the order statistics; ``one_level`` float64 scratch of ``n_pixels``.
+    ``values`` and ``counts`` as in ``Distribution``, from ``low`` to ``high``; ``places`` of the
+    percentiles 10, 25, 50, 75 and 90 among the order statistics; ``bins`` int64, as long as the
+    counts, is scratch, and so is float64 ``kept``, one longer than the values.
     """
-    n_pixels = values.size
-    minimum = np.float64(values[0])
-    maximum = minimum
+    n_pixels = np.int64(starts[starts.size - 1])
+    is_counted = counts.size > 0
+    ranks = np.empty(2 * places.size, dtype=np.int64)
+    found = np.empty(ranks.size)
+    for p in range(places.size):
+        ranks[2 * p] = np.int64(np.floor(places[p]))
+        ranks[2 * p + 1] = min(ranks[2 * p] + 1, n_pixels - 1)
+    if is_counted:
+        so_far = 0
+        for i in range(counts.size):
+            so_far += counts[i]
+            bins[i] = so_far
+        for r in range(ranks.size):
+            found[r] = values[np.searchsorted(bins, ranks[r], side="right")]
+    else:
+        _order_statistics(values, low, high, ranks, bins, kept, found)
+    percentiles = np.empty(places.size)
+    for p in range(places.size):
+        # numpy's linear rule
+        fraction = places[p] - ranks[2 * p]
+        step = found[2 * p + 1] - found[2 * p]
+        if fraction >= 0.5:
+            percentiles[p] = found[2 * p + 1] - step * (1.0 - fraction)
+        else:
+            percentiles[p] = found[2 * p] + step * fraction
+    tenth, ninetieth = percentiles[0], percentiles[4]
     total = 0.0
     energy = 0.0
-    for i in range(n_pixels):
-        value = np.float64(values[i])
-        minimum = min(minimum, value)
-        maximum = max(maximum, value)
-        total += value
-        energy += (value + shift) * (value + shift)
+    for i in range(values.size):
+        value = values[i]
+        count = np.float64(counts[i]) if is_counted else 1.0
+        total += count * value
+        energy += count * ((value + shift) * (value + shift))
     mean = total / n_pixels
-    if minimum == maximum:
+    if low == high:
         # the mean of equal numbers is that number, whatever rounding says
-        mean = minimum
+        mean = low
     second = 0.0
     third = 0.0
     fourth = 0.0
     deviation = 0.0
-    for i in range(n_pixels):
-        offset = np.float64(values[i]) - mean
+    for i in range(values.size):
+        count = np.float64(counts[i]) if is_counted else 1.0
+        offset = values[i] - mean
         square = offset * offset
-        second += square
-        third += square * offset
-        fourth += square * square
-        deviation += abs(offset)
+        second += count * square
+        third += count * (square * offset)
+        fourth += count * (square * square)
+        deviation += count * abs(offset)
     second /= n_pixels
     third /= n_pixels
     fourth /= n_pixels
-    tenth = _percentile(pixels, stride, positions, starts, one_level, places[0])
-    quarter = _percentile(pixels, stride, positions, starts, one_level, places[1])
-    three_quarters = _percentile(pixels, stride, positions, starts, one_level, places[2])
-    ninetieth = _percentile(pixels, stride, positions, starts, one_level, places[3])
-    # the mean of the two middle values where their number is even
-    median = _percentile(pixels, stride, positions, starts, one_level, (n_pixels - 1) * 0.5)
-    n_kept = 0
+    n_kept = 0.0
     kept_total = 0.0
-    for i in range(n_pixels):
-        value = np.float64(values[i])
-        is_kept = (value >= tenth) & (value <= ninetieth)
-        n_kept += 1 if is_kept else 0
-        kept_total += value if is_kept else 0.0
+    for i in range(values.size):
+        value = values[i]
+        count = np.float64(counts[i]) if is_counted else 1.0
+        share = count if (value >= tenth) & (value <= ninetieth) else 0.0
+        n_kept += share
+        kept_total += share * value
     robust = np.nan
     if n_kept > 0:
         kept_mean = kept_total / n_kept
         robust = 0.0
-        for i in range(n_pixels):
-            value = np.float64(values[i])
-            is_kept = (value >= tenth) & (value <= ninetieth)
-            robust += abs(value - kept_mean) if is_kept else 0.0
+        for i in range(values.size):
+            value = values[i]
+            count = np.float64(counts[i]) if is_counted else 1.0
+            share = count if (value >= tenth) & (value <= ninetieth) else 0.0
+            robust += share * abs(value - kept_mean)
         robust /= n_kept
     entropy = 0.0
     uniformity = 0.0
@@ -199,14 +213,14 @@ def _firstorder(
     out[1] = ninetieth
     out[2] = energy
     out[3] = entropy
-    out[4] = three_quarters - quarter
+    out[4] = percentiles[3] - percentiles[1]
     out[5] = fourth / (second * second) if second != 0.0 else 0.0
-    out[6] = maximum
+    out[6] = high
     out[7] = deviation / n_pixels
     out[8] = mean
-    out[9] = median
-    out[10] = minimum
-    out[11] = maximum - minimum
+    out[9] = percentiles[2]  # the mean of the two middle values where their number is even
+    out[10] = low
+    out[11] = high - low
     out[12] = robust
     out[13] = np.sqrt(energy / n_pixels)
     out[14] = third / (second * np.sqrt(second)) if second != 0.0 else 0.0

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.radiomics.co_occurrence import co_occurrence
-from ildsdk.radiomics.levels import LevelImage
+from ildsdk.radiomics.co_occurrence import CoOccurrence
 from ildsdk.radiomics.maximal_correlation import maximal_correlations
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import RadiomicsSettings
@@ -26,24 +25,26 @@ _SMALL_PRODUCT = 1e-13
 
 
 def glcm_features(
-    image: LevelImage,
+    grays: npt.NDArray[np.int32],
+    matrices: CoOccurrence,
     settings: RadiomicsSettings,
-    pixel_spacing_mm: tuple[float, float],
     scratch: RadiomicsScratch,
     out: npt.NDArray[np.float64],
 ) -> None:
-    """Write the 24 features to ``out``, float64 ``(24,)``, NaN where no pixel has a neighbor."""
-    n_grays = int(image.grays[-1])
-    matrices = co_occurrence(image, settings, pixel_spacing_mm, scratch)
+    """Write the 24 features to ``out``, float64 ``(24,)``, NaN where no pixel has a neighbor.
+
+    ``grays``: the gray levels that occur, rising.
+    """
+    n_grays = int(grays[-1])
     n_found = _mean_features(
-        image.grays,
+        grays,
         matrices,
         maximal_correlations(matrices, scratch),
         scratch.take("sum_shares", 2 * n_grays + 1, np.float64),
         scratch.take("difference_shares", n_grays, np.float64),
         out,
     )
-    if n_found == 0 and image.grays.size == 1:
+    if n_found == 0 and grays.size == 1:
         # No pixel has a neighbor, and there is one gray level. pyradiomics: several matrices,
         # MCC is 1; one matrix, InverseVariance is 0 (a sum without terms).
         n_matrices = matrices.starts.shape[0]

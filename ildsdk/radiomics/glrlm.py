@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.radiomics.directions import distance_mm, half_directions
-from ildsdk.radiomics.levels import LevelImage
+from ildsdk.radiomics.level_order import OrderedImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import WeightingNorm
 from ildsdk.radiomics.size_matrix import GLRLM_ORDER, size_features, size_matrices
@@ -24,7 +24,7 @@ _RUN_VARIANCE = 12
 
 
 def glrlm_features(
-    image: LevelImage,
+    image: OrderedImage,
     weighting_norm: WeightingNorm | None,
     pixel_spacing_mm: tuple[float, float],
     scratch: RadiomicsScratch,
@@ -43,7 +43,7 @@ def glrlm_features(
             [distance_mm(d, pixel_spacing_mm, weighting_norm) for d in directions],
         )
     n_merged = len(directions) // n_matrices
-    matrices = size_matrices(n_matrices, image.positions.size, scratch)
+    matrices = size_matrices("run", n_matrices, image.positions.size, scratch)
     _runs(
         image,
         np.array(directions),

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.radiomics.directions import half_directions
-from ildsdk.radiomics.levels import LevelImage
+from ildsdk.radiomics.level_order import OrderedImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.size_matrix import GLDM_ORDER, size_features, size_matrices
 from native_hash.jit import SCAN_FASTMATH, kernel
 
 
 def neighborhood_features(
-    image: LevelImage,
+    image: OrderedImage,
     distances: tuple[int, ...],
     alpha: int,
     scratch: RadiomicsScratch,
@@ -30,7 +30,8 @@ def neighborhood_features(
     n_places = image.levels.size
     half = np.array([r * image.stride + c for r, c in half_directions(distances)])
     steps = np.concatenate([half, -half])
-    matrices = size_matrices(1, image.positions.size, scratch)
+    matrices = size_matrices("dependence", 1, image.positions.size, scratch)
+    differences = scratch.take("differences", image.grays.size, np.float64)
     _neighborhoods(
         image,
         steps,
@@ -39,12 +40,28 @@ def neighborhood_features(
         scratch.take("n_dependent", n_places, np.uint16),
         scratch.take("neighbor_totals", n_places, np.int32),
         scratch.take("dependence_row", steps.size + 1, np.int32),
-        scratch.take("deviations", steps.size + 1, np.int64),
-        scratch.take("by_level", (3, image.grays.size), np.float64),
+        scratch.take("neighbor_deviations", steps.size + 1, np.int64),
+        differences,
         matrices,
-        ngtdm_out,
     )
     size_features(matrices, steps.size + 1, GLDM_ORDER, scratch, gldm_out)
+    ngtdm_features(image.starts, image.grays, differences, scratch, ngtdm_out)
+
+
+def ngtdm_features(
+    starts: npt.NDArray[np.int32],
+    grays: npt.NDArray[np.int32],
+    differences: npt.NDArray[np.float64],
+    scratch: RadiomicsScratch,
+    out: npt.NDArray[np.float64],
+) -> None:
+    """Write the 5 NGTDM features to ``out``, float64 ``(5,)``.
+
+    ``starts`` and ``grays`` as in a level image. ``differences`` float64 ``(n_levels,)``: sum over
+    the level's pixels of the distance between gray level and mean of the neighbors in the region.
+    """
+    shares, products = scratch.take("by_level", (2, grays.size), np.float64)
+    _ngtdm(starts, grays, differences, shares, products, out)
 
 
 @kernel(SCAN_FASTMATH)
@@ -225,14 +242,13 @@ def _neighborhoods(
     totals: Any,
     row: Any,
     deviations: Any,
-    by_level: Any,
+    differences: Any,
     matrices: Any,
-    ngtdm_out: Any,
 ) -> None:
-    """Fill the GLDM matrix and write the NGTDM features.
+    """Fill the GLDM matrix and NGTDM's differences by level.
 
-    Three arrays with the places of the level image, two with ``steps.size + 1`` items and
-    ``by_level`` float64 ``(3, n_levels)`` are scratch.
+    Three arrays with the places of the level image and two with ``steps.size + 1`` items are
+    scratch.
     """
     _sweep(image.levels, image.stride, image.origin, steps, alpha, n_neighbors, n_dependent, totals)
     _by_level(
@@ -243,6 +259,5 @@ def _neighborhoods(
         row,
         deviations,
         matrices,
-        by_level[0],
+        differences,
     )
-    _ngtdm(image.starts, image.grays, by_level[0], by_level[1], by_level[2], ngtdm_out)

@@ -14,37 +14,47 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import SliceUnusableError
-from ildsdk.radiomics.cropping import bounding_box, crop
+from ildsdk.radiomics.cropping import bounding_box, survey
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import RadiomicsSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Region:
-    """The region of interest, cropped to its bounding box; arrays live in the scratch.
+    """The region of interest: its pixels inside their bounding box.
 
     Attributes
     ----------
     pixels : ndarray
-        float32 or float64 ``(height, width)``, C-contiguous, after normalization.
+        float32 or float64 ``(n_rows, n_columns)``, C-contiguous, after normalization.
     mask : ndarray
-        bool ``(height, width)``, C-contiguous, after resegmentation.
+        bool, same shape, C-contiguous, after resegmentation.
+    box : tuple of int
+        First row, first column, height and width of the mask's bounding box in both.
     shape_mask : ndarray
-        bool ``(height, width)``, C-contiguous: the mask whose shape is measured. Where
-        resegmentation does not concern shape, it is the caller's mask inside the bounding
-        box of the resegmented one, as in pyradiomics.
+        bool, C-contiguous: the mask whose shape is measured. Where resegmentation does not concern
+        shape, it is the caller's mask inside the bounding box of the resegmented one, as in
+        pyradiomics.
+    shape_box : tuple of int
+        As ``box``, in ``shape_mask``.
     values : ndarray
-        ``(n_pixels,)`` pixels of the mask in row order, finite.
+        ``(n_pixels,)`` pixels of the mask in row order, finite. Nothing was written there where
+        ``is_whole``.
+    is_whole : bool
+        All pixels of the mask are whole numbers of 16 bits.
     minimum, maximum : float
-        Of the values.
+        Of the mask's pixels.
     pixel_spacing_mm : tuple of float
         ``(row_spacing, column_spacing)``.
     """
 
     pixels: npt.NDArray[np.floating]
     mask: npt.NDArray[np.bool_]
+    box: tuple[int, int, int, int]
     shape_mask: npt.NDArray[np.bool_]
+    shape_box: tuple[int, int, int, int]
     values: npt.NDArray[np.floating]
+    is_whole: bool
     minimum: float
     maximum: float
     pixel_spacing_mm: tuple[float, float]
@@ -120,31 +130,30 @@ def find_region(
     if settings.resegment_range is not None:
         mask = _resegmented(pixels, mask, settings)
         box = _checked_box(mask, settings, "resegmented region of interest")
+    here = box.here
+    if pixels.dtype != np.float32:
+        # only what is looked at is converted
+        pixels, mask = pixels[box.slices], np.ascontiguousarray(mask[box.slices])
+        here = (0, 0, *here[2:])
     # float32 stays: bin edges are found in the image's own precision
     kind = np.float32 if pixels.dtype == np.float32 else np.float64
-    height, width = box.last_row - box.first_row + 1, box.last_column - box.first_column + 1
-    cropped = scratch.take(f"pixels_{kind.__name__}", (height, width), kind)
-    cropped_mask = scratch.take("mask", (height, width), np.bool_)
+    pixels = np.require(pixels, kind, ("C", "W"))
     values = scratch.take(f"values_{kind.__name__}", box.n_pixels + 1, kind)
-    minimum, maximum, n_bad = crop(
-        np.require(pixels, kind, ("C", "W")),
-        mask,
-        box.first_row,
-        box.first_column,
-        cropped,
-        cropped_mask,
-        values,
-    )
+    minimum, maximum, n_bad, is_whole = survey(pixels, mask, here, values)
     if n_bad > 0:
         raise _not_finite(n_bad, box.n_pixels)
-    shape_mask = cropped_mask
+    shape_mask, shape_box = mask, here
     if settings.resegment_range is not None and not settings.resegment_shape:
         shape_mask = np.ascontiguousarray(lung_mask[box.slices])
+        shape_box = (0, 0, *here[2:])
     return Region(
-        pixels=cropped,
-        mask=cropped_mask,
+        pixels=pixels,
+        mask=mask,
+        box=here,
         shape_mask=shape_mask,
+        shape_box=shape_box,
         values=values[: box.n_pixels],
+        is_whole=is_whole,
         minimum=minimum,
         maximum=maximum,
         pixel_spacing_mm=(float(pixel_spacing_mm[0]), float(pixel_spacing_mm[1])),
@@ -159,6 +168,12 @@ class _Box(NamedTuple):
     first_column: int
     last_column: int
     n_pixels: int
+
+    @property
+    def here(self) -> tuple[int, int, int, int]:
+        """First row, first column, height, width."""
+        height, width = self.last_row - self.first_row + 1, self.last_column - self.first_column + 1
+        return self.first_row, self.first_column, height, width
 
     @property
     def slices(self) -> tuple[slice, slice]:

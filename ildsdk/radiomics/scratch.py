@@ -38,6 +38,14 @@ class RadiomicsScratch:
             self._buffers[name] = buffer
         return buffer[:size] if isinstance(shape, int) else buffer[:size].reshape(shape)
 
+    def zeros(self, name: str, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Array of zeros from the named buffer, which its user leaves all zero again."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = np.zeros(size, dtype=dtype)
+            self._buffers[name] = buffer
+        return buffer[:size]
+
     @property
     def n_bytes(self) -> int:
         """Memory held, in bytes."""

@@ -15,9 +15,13 @@ import numpy.typing as npt
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from native_hash.jit import SCAN_FASTMATH, kernel
 
+# eight pixels of a row's mask; numba compares an unsigned with a signed number as floats
+_ALL_IN = 0x0101010101010101
+
 
 def shape2d_features(
     mask: npt.NDArray[np.bool_],
+    box: tuple[int, int, int, int],
     pixel_spacing_mm: tuple[float, float],
     scratch: RadiomicsScratch,
     out: npt.NDArray[np.float64],
@@ -27,21 +31,22 @@ def shape2d_features(
     Parameters
     ----------
     mask : ndarray
-        bool ``(height, width)``, C-contiguous, with at least one pixel.
+        bool ``(n_rows, n_columns)``, C-contiguous, with at least one pixel in the box.
+    box : tuple of int
+        First row, first column, height and width of the part of the mask that counts.
     pixel_spacing_mm : tuple of float
         ``(row_spacing, column_spacing)``.
     """
-    height = mask.shape[0]
+    _, _, height, width = box
     # the outline crosses each half row at most once from the left and once from the right
     rim = scratch.take("rim", 4 * (2 * height + 3), np.int32).reshape(-1, 2)
     hull = scratch.take("hull", 8 * (2 * height + 3), np.int32).reshape(-1, 2)
-    width = mask.shape[1]
     _shape2d(
         mask,
+        box,
         pixel_spacing_mm[0],
         pixel_spacing_mm[1],
-        scratch.take("rim_mixed", width + 1, np.bool_),
-        scratch.take("rim_places", width + 2, np.uint32),
+        scratch.take("shape_rows", (3, (width // 8 + 2) * 8), np.uint8),
         rim,
         hull,
         out,
@@ -92,49 +97,51 @@ def _largest_distance(rim: Any, n_rows: Any, hull: Any, row_mm: Any, column_mm: 
 
 
 @kernel(SCAN_FASTMATH)
-def _mixed_squares(above: Any, below: Any, is_mixed: Any, places: Any) -> Any:
-    """Squares between two rows of pixels whose four pixels are not all in or all out.
+def _stretches(row_mask: Any, middle: Any) -> Any:
+    """``(n, sum of x, sum of x * x)`` of a row's pixels, x being their distance from the middle.
 
-    Square ``k`` has pixel ``k`` on its right; those beside the rows are out. Places go to
-    ``places``; ``is_mixed``, one longer than a row, is scratch. Returns how many places,
-    and how many squares are all in.
+    ``row_mask`` uint8, a multiple of 8 long. Sums of whole columns first: they are exact.
     """
-    width = above.size
-    is_mixed[0] = above[0] | below[0]
-    is_mixed[width] = above[width - 1] | below[width - 1]
-    n_full = 0
-    for column in range(1, width):
-        left = above[column - 1]
-        mixed = (above[column] != left) | (below[column] != left) | (below[column - 1] != left)
-        is_mixed[column] = mixed
-        n_full += 1 if left & (not mixed) else 0
-    n_places = np.uint32(0)
-    for column in range(width + 1):
-        # written in any case, kept where mixed: cheaper than a branch
-        places[n_places] = column
-        n_places += np.uint32(is_mixed[column])
-    return n_places, n_full
+    words = row_mask.view(np.uint64)
+    n_here: Any = 0
+    columns_here: Any = 0
+    squares_here: Any = 0
+    for k in range(words.size):
+        if words[k] == 0:
+            continue
+        if words[k] == np.uint64(_ALL_IN):
+            first = 8 * k
+            n_here += 8
+            columns_here += 8 * first + 28
+            squares_here += 8 * first * first + 56 * first + 140
+            continue
+        for column in range(8 * k, 8 * k + 8):
+            inside = np.int64(row_mask[column] != 0)
+            n_here += inside
+            columns_here += inside * column
+            squares_here += inside * column * column
+    x_total = columns_here - n_here * middle
+    x_square = squares_here - 2.0 * middle * columns_here + n_here * middle * middle
+    return n_here, x_total, x_square
 
 
 @kernel(SCAN_FASTMATH)
 def _shape2d(
-    mask: Any,
-    row_mm: Any,
-    column_mm: Any,
-    is_mixed: Any,
-    places: Any,
-    rim: Any,
-    hull: Any,
-    out: Any,
+    mask: Any, box: Any, row_mm: Any, column_mm: Any, rows: Any, rim: Any, hull: Any, out: Any
 ) -> None:
-    """Write the features; ``is_mixed``, ``places``, ``rim`` and ``hull`` are scratch."""
-    height, width = mask.shape
+    """Write the features; ``rows``, ``rim`` and ``hull`` are scratch.
+
+    ``rows`` uint8 ``(3, a multiple of 8)``, more than one longer than the box is wide.
+    """
+    first_row, first_column, height, width = box
+    pixels_in = mask.view(np.uint8)
     n_rows = 2 * height + 2
     for row in range(n_rows):
         for end in range(2):
             rim[2 * row + end, 0] = row
             rim[2 * row + end, 1] = -1
     n_pixels = 0
+    n_full: Any = 0  # squares of four pixels that are all in, times four
     n_diagonal = 0  # pieces from a side to the next side of a square
     n_along_rows = 0  # pieces from left to right side
     n_along_columns = 0  # pieces from top to bottom side
@@ -146,70 +153,75 @@ def _shape2d(
     product = 0.0
     middle_row = (height - 1) * 0.5
     middle_column = (width - 1) * 0.5
-    for row in range(height):
-        row_mask = mask[row]
-        n_here = 0
-        columns_here = 0
-        squares_here = 0
-        for column in range(width):
-            inside = 1 if row_mask[column] else 0
-            n_here += inside
-            columns_here += inside * column
-            squares_here += inside * column * column
-        if n_here == 0:
-            continue
-        y = row - middle_row
-        x_total = columns_here - n_here * middle_column
-        n_pixels += n_here
-        row_total += n_here * y
-        column_total += x_total
-        row_square += n_here * y * y
-        column_square += (
-            squares_here
-            - 2.0 * middle_column * columns_here
-            + n_here * middle_column * middle_column
-        )
-        product += x_total * y
+    rows[:] = 0
+    above = rows[0]
+    below = rows[1]
+    is_mixed = rows[2]
     # squares of four pixels; (row, column) is the lower right one, outside counts as 0
-    outside = np.zeros(width, dtype=np.bool_)
     for row in range(height + 1):
-        above = mask[row - 1] if row > 0 else outside
-        below = mask[row] if row < height else outside
-        n_places, n_full = _mixed_squares(above, below, is_mixed, places)
-        eighths += 8 * n_full
-        for k in range(n_places):
-            square = np.int64(places[k])
-            upper_left = square > 0 and above[square - 1]
-            lower_left = square > 0 and below[square - 1]
-            upper = square < width and above[square]
-            lower = square < width and below[square]
-            n_inside = (
-                np.int64(upper_left) + np.int64(lower_left) + np.int64(upper) + np.int64(lower)
+        above, below = below, above
+        if row < height:
+            row_mask = pixels_in[first_row + row, first_column : first_column + width]
+            for column in range(width):
+                below[column] = row_mask[column]
+            n_here, x_total, x_square = _stretches(below, middle_column)
+            y = row - middle_row
+            n_pixels += n_here
+            row_total += n_here * y
+            column_total += x_total
+            row_square += n_here * y * y
+            column_square += x_square
+            product += x_total * y
+        else:
+            below[:] = 0
+        is_mixed[0] = above[0] | below[0]
+        for square in range(1, width + 1):
+            left = above[square - 1]
+            is_mixed[square] = (
+                (above[square] ^ left) | (below[square] ^ left) | (below[square - 1] ^ left)
             )
-            if n_inside == 3:
-                eighths += 7
-                n_diagonal += 1
-            elif n_inside == 1:
-                eighths += 1
-                n_diagonal += 1
-            elif upper_left == lower:
-                eighths += 2  # corners that touch: two separate tips
-                n_diagonal += 2
-            elif upper_left == upper:
-                eighths += 4
-                n_along_rows += 1
-            else:
-                eighths += 4
-                n_along_columns += 1
-            if lower != upper:
-                # vertex between the pixels above and below, in half-row 2 row
-                if rim[4 * row, 1] < 0:
-                    rim[4 * row, 1] = 2 * square + 1
-                rim[4 * row + 1, 1] = 2 * square + 1
-            if lower != lower_left:
-                if rim[4 * row + 2, 1] < 0:
-                    rim[4 * row + 2, 1] = 2 * square
-                rim[4 * row + 3, 1] = 2 * square
+        words = is_mixed.view(np.uint64)
+        for k in range(words.size):
+            if words[k] == 0:
+                continue
+            for square in range(8 * k, 8 * k + 8):
+                if is_mixed[square] == 0:
+                    continue
+                upper_left = square > 0 and above[square - 1] != 0
+                lower_left = square > 0 and below[square - 1] != 0
+                upper = above[square] != 0
+                lower = below[square] != 0
+                n_inside = (
+                    np.int64(upper_left) + np.int64(lower_left) + np.int64(upper) + np.int64(lower)
+                )
+                n_full -= n_inside
+                if n_inside == 3:
+                    eighths += 7
+                    n_diagonal += 1
+                elif n_inside == 1:
+                    eighths += 1
+                    n_diagonal += 1
+                elif upper_left == lower:
+                    eighths += 2  # corners that touch: two separate tips
+                    n_diagonal += 2
+                elif upper_left == upper:
+                    eighths += 4
+                    n_along_rows += 1
+                else:
+                    eighths += 4
+                    n_along_columns += 1
+                if lower != upper:
+                    # vertex between the pixels above and below, in half-row 2 row
+                    if rim[4 * row, 1] < 0:
+                        rim[4 * row, 1] = 2 * square + 1
+                    rim[4 * row + 1, 1] = 2 * square + 1
+                if lower != lower_left:
+                    if rim[4 * row + 2, 1] < 0:
+                        rim[4 * row + 2, 1] = 2 * square
+                    rim[4 * row + 3, 1] = 2 * square
+    # each pixel lies in four squares
+    n_full += 4 * n_pixels
+    eighths += 2 * n_full
     perimeter = (
         0.5 * n_diagonal * np.sqrt(row_mm * row_mm + column_mm * column_mm)
         + n_along_rows * column_mm

@@ -83,7 +83,7 @@ class SizeMatrices(NamedTuple):
     Attributes
     ----------
     grays, sizes : ndarray
-        int32 ``(n_matrices, n_pixels)``: gray level and size of each cell, both from 1. Cells of
+        int32 ``(n_matrices, most cells)``: gray level and size of each cell, both from 1. Cells of
         one gray level stand together. A level has no more sizes than pixels.
     counts : ndarray
         float64, same shape, > 0: the matrix entries (counts, or weighted counts).
@@ -97,13 +97,15 @@ class SizeMatrices(NamedTuple):
     n_cells: npt.NDArray[np.int64]
 
 
-def size_matrices(n_matrices: int, n_pixels: int, scratch: RadiomicsScratch) -> SizeMatrices:
-    """Room for so many matrices of a region, to be filled by a kernel."""
-    shape = (n_matrices, n_pixels)
+def size_matrices(
+    name: str, n_matrices: int, n_cells: int, scratch: RadiomicsScratch
+) -> SizeMatrices:
+    """Room for so many matrices of at most so many cells, to be filled by a kernel."""
+    shape = (n_matrices, n_cells)
     return SizeMatrices(
-        grays=scratch.take("cell_grays", shape, np.int32),
-        sizes=scratch.take("cell_sizes", shape, np.int32),
-        counts=scratch.take("cell_counts", shape, np.float64),
+        grays=scratch.take(f"{name}_grays", shape, np.int32),
+        sizes=scratch.take(f"{name}_sizes", shape, np.int32),
+        counts=scratch.take(f"{name}_counts", shape, np.float64),
         n_cells=np.zeros(n_matrices, dtype=np.int64),
     )
 

@@ -8,15 +8,16 @@ those hits and of the aerated lung is the cage.
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.lung import ray_kernels as kernels
-from ildsdk.lung.grid import WorkingGrid
-from ildsdk.lung.morphology import Mask, erode
 from ildsdk.lung.ray_kernels import Bones, Outline
+from ildsdk.lung.reference.grid import WorkingGrid
+from ildsdk.lung.reference.morphology import Mask, erode
+from ildsdk.lung.reference.rays import bones as bones_of
+from ildsdk.lung.reference.rays import fill_polar, sample_rays
+from ildsdk.lung.reference.rays import outline as outline_of
 
 BONE_HU = 180.0
 _N_RAYS = 240
@@ -96,7 +97,7 @@ def find_cage(grid: WorkingGrid, body: Mask, aerated: Mask) -> Cage:
     gap_mm = (rib_mm - lung_mm)[has_rib & (lung_mm > 0)]
     wall_mm = _WALL_MM[1]
     if gap_mm.size:
-        wall_mm = min(max(_lower_quartile(gap_mm), _WALL_MM[0]), _WALL_MM[1])
+        wall_mm = min(max(float(np.percentile(gap_mm, 25)), _WALL_MM[0]), _WALL_MM[1])
     # A sharp edge of well aerated lung is the pleura: only dense or retracted lung may hide
     # consolidation between itself and the ribs.
     hides = (outline.edge_hu > _DENSE_EDGE_HU) | (hull_mm - lung_mm > _RETRACTED_MM)
@@ -106,9 +107,7 @@ def find_cage(grid: WorkingGrid, body: Mask, aerated: Mask) -> Cage:
     hides = votes[2 * _VOTERS + 1 :] - votes[: -2 * _VOTERS - 1] > _VOTERS
     reach_mm = rib_mm - wall_mm
     reach_mm = np.where(hides, reach_mm, np.minimum(reach_mm, hull_mm + 1.5))
-    cavity = np.empty(body.shape, dtype=np.bool_)
-    bounds = np.empty((2, _N_RAYS + 1))
-    kernels.fill_polar(start, spacing_mm, np.maximum(reach_mm, lung_mm), bounds, cavity)
+    cavity = fill_polar(start, spacing_mm, np.maximum(reach_mm, lung_mm), body.shape)
     cavity &= body
     side_mm = _side(grid, axis, cavity)
     rim = ~erode(cavity, _RIM_MM, grid.spacing_mm)
@@ -121,34 +120,18 @@ def _look_around(
 ) -> tuple[Outline, Bones]:
     """What rays from a point between the lungs meet."""
     directions, radius_mm, cosine = _rays()
-    n_steps = radius_mm.size
-    lung_mm, hull_mm, first_mm, ahead_mm = np.empty((4, _N_RAYS))
-    outline = Outline(lung_mm, np.empty(_N_RAYS, dtype=np.float32), hull_mm, first_mm, ahead_mm)
-    bones = Bones(np.empty(_N_RAYS * n_steps, dtype=np.int64), np.empty(_N_RAYS * n_steps))
-    n_bones = kernels.cast_rays(
-        hu,
-        aerated,
-        bone,
-        start,
-        directions * (_RAY_STEP_MM / spacing_mm),
-        radius_mm,
-        cosine,
-        int(_EDGE_MM / _RAY_STEP_MM),
-        (-_INNER_BONE_MM, _FAR_BONE_MM),
-        (
-            np.empty(n_steps, dtype=np.bool_),
-            np.empty(n_steps, dtype=np.bool_),
-            np.empty(n_steps, dtype=np.float32),
-        ),
-        np.empty(_N_NORMALS),
-        np.empty(_WINDOW + 1),
-        outline,
-        bones,
+    steps = directions * (_RAY_STEP_MM / spacing_mm)
+    is_lung, is_bone, samples_hu = (
+        sample_rays(grid, start, steps, radius_mm.size) for grid in (aerated, bone, hu)
     )
-    return outline, Bones(bones.ray[:n_bones], bones.excess_mm[:n_bones])
+    n_edge = int(_EDGE_MM / _RAY_STEP_MM)
+    lung_mm, edge_hu, hull_mm = outline_of(is_lung, samples_hu, radius_mm, cosine, n_edge)
+    range_mm = (-_INNER_BONE_MM, _FAR_BONE_MM)
+    ray, excess_mm, first_mm, ahead_mm = bones_of(is_bone, radius_mm, hull_mm, range_mm, _WINDOW)
+    outline = Outline(lung_mm, edge_hu.astype(np.float32), hull_mm, first_mm, ahead_mm)
+    return outline, Bones(ray, excess_mm)
 
 
-@functools.cache
 def _rays() -> tuple[Points, Points, Points]:
     """What is the same for every slice, read-only.
 
@@ -158,8 +141,6 @@ def _rays() -> tuple[Points, Points, Points]:
     directions = _unit_vectors(_N_RAYS)
     radius_mm = np.arange(0.0, _RAY_LENGTH_MM, _RAY_STEP_MM)
     cosine = directions @ _unit_vectors(_N_NORMALS).T
-    for array in (directions, radius_mm, cosine):
-        array.flags.writeable = False
     return directions, radius_mm, cosine
 
 
@@ -207,20 +188,12 @@ def _side(grid: WorkingGrid, axis: Points, cavity: Mask) -> npt.NDArray[np.float
     """
     down = np.arange(cavity.shape[0], dtype=np.float32) * grid.spacing_mm[0] * axis[0]
     right = np.arange(cavity.shape[1], dtype=np.float32) * grid.spacing_mm[1] * axis[1]
+    if not cavity.any():
+        return np.full(cavity.shape, np.nan, dtype=np.float32)
     i, j = _row_ends(cavity)
     span = down[i] + right[j]
     middle = (span.min() + span.max()) / 2
     return np.asarray(down[:, None] + right - middle, dtype=np.float32)
-
-
-def _lower_quartile(values: Points) -> float:
-    """First quartile by numpy's linear rule, without the cost of ``np.percentile``."""
-    place = (values.size - 1) * 0.25
-    below = int(place)
-    share = place - below
-    low, high = np.sort(values)[[below, min(below + 1, values.size - 1)]].tolist()
-    step = high - low
-    return float(high - step * (1 - share) if share >= 0.5 else low + step * share)
 
 
 def _unit_vectors(n: int) -> Points:

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import SliceUnusableError
-from ildsdk.lung.components import Components
-from ildsdk.lung.grid import WorkingGrid
-from ildsdk.lung.morphology import Mask, dilate, erode
-from ildsdk.lung.thorax import Cage
+from ildsdk.lung.reference.components import Components
+from ildsdk.lung.reference.grid import WorkingGrid
+from ildsdk.lung.reference.morphology import Mask, dilate, erode
+from ildsdk.lung.reference.thorax import Cage
 from ildsdk.lung.threshold import split_histogram
 
 _LOW_HU, _HIGH_HU = -1250.0, 250.0

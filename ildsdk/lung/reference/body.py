@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ildsdk.lung.components import Components
-from ildsdk.lung.grid import WorkingGrid
-from ildsdk.lung.morphology import Mask, close, dilate, erode
+from ildsdk.lung.reference.components import Components
+from ildsdk.lung.reference.grid import WorkingGrid
+from ildsdk.lung.reference.morphology import Mask, close, dilate, erode
 
 TISSUE_HU = -400.0
 _DETACH_MM = 4.0

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ildsdk.lung.air import InnerAir
-from ildsdk.lung.components import Components, fill_holes
-from ildsdk.lung.grid import WorkingGrid
-from ildsdk.lung.morphology import Mask, close, dilate, open_
-from ildsdk.lung.thorax import Cage
+from ildsdk.lung.reference.air import InnerAir
+from ildsdk.lung.reference.components import Components, fill_holes
+from ildsdk.lung.reference.grid import WorkingGrid
+from ildsdk.lung.reference.morphology import Mask, close, dilate, open_
+from ildsdk.lung.reference.thorax import Cage
 
 _GROUND_GLASS_HU = (-200.0, -180.0)
 _GROUND_GLASS_MM = 2.1
@@ -53,7 +53,7 @@ def repair_lung(grid: WorkingGrid, air: InnerAir, cage: Cage, lung: Mask, airway
     The written rules are in ``docs/lung-mask.md``, numbered as here.
     """
     spacing_mm = grid.spacing_mm
-    smooth_hu = _mean_of_nine(grid.hu)
+    smooth_hu = mean_of_nine(grid.hu)
     # Rule 5: ground glass. Denser than the cut, still lighter than fat, two cells thick or more
     # (a partial-volume rim is thinner), connected to lung.
     light = (smooth_hu < _GROUND_GLASS_HU[0]) & (grid.hu < _GROUND_GLASS_HU[1])
@@ -61,7 +61,7 @@ def repair_lung(grid: WorkingGrid, air: InnerAir, cage: Cage, lung: Mask, airway
     lung = _pieces_with(open_(light | lung, _GROUND_GLASS_MM, spacing_mm) | lung, lung)
 
     # Fat is even; consolidation with air in it has the same mean here and there, never evenly.
-    variance = _mean_of_nine(grid.hu * grid.hu) - smooth_hu * smooth_hu
+    variance = mean_of_nine(grid.hu * grid.hu) - smooth_hu * smooth_hu
     fat = (smooth_hu > _FAT_HU[0]) & (smooth_hu < _FAT_HU[1]) & (variance < _FAT_SPREAD_HU**2)
     fat = open_(fat, _FAT_MM, spacing_mm)
     # Rule 6: pockets of air in consolidation, chained to lung by gaps of at most 12 mm and within
@@ -101,7 +101,7 @@ def _window(mask: Mask, margin_mm: float, spacing_mm: tuple[float, float]) -> tu
     return bounds[0], bounds[1]
 
 
-def _mean_of_nine(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def mean_of_nine(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean over 3 x 3 cells; beyond the border its cells go on."""
     n_rows, n_columns = hu.shape
     wide = np.empty((n_rows, n_columns + 2), dtype=np.float32)
