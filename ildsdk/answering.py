@@ -28,7 +28,7 @@ from ildsdk.records import (
 )
 from ildsdk.settings import QuerySettings
 from ildsdk.slice_memory import SliceMemory
-from ildsdk.stopping import Check, StopSignal
+from ildsdk.stopping import StopCheck, StopSignal
 from ildsdk.study_encoding import Progress, SliceCounter, iter_slices
 
 QueryItem: TypeAlias = SliceAnswer | SkippedItem | StudyAnswer
@@ -123,7 +123,7 @@ class QueryRun:
             excluded = self._index.rows_of_patient(study.patient_hash, study.study_instance_uid)
 
         def answer_slice(
-            ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: Check
+            ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: StopCheck
         ) -> _Answered:
             encoded = self._memory.encode(
                 ct_slice,

@@ -27,7 +27,7 @@ from ildsdk.runtime.networks import Networks, open_networks
 from ildsdk.runtime.session import Session
 from ildsdk.runtime.threads import available_cpus
 from ildsdk.settings import RuntimeSettings
-from ildsdk.stopping import Check, never_stop
+from ildsdk.stopping import StopCheck, never_stop
 
 _UNIT_NORM_TOLERANCE = 1e-3
 # Opening the networks once more takes as long as it saves over about this many slices.
@@ -149,7 +149,7 @@ class Encoder:
         *,
         with_locations: bool = False,
         n_at_once: int = 1,
-        check: Check = never_stop,
+        check: StopCheck = never_stop,
     ) -> EncodedSlice:
         """Embed one slice.
 
@@ -258,7 +258,7 @@ class Encoder:
         radiomics: Callable[[], _Timed],
         clock: _StageClock,
         with_locations: bool,
-        check: Check,
+        check: StopCheck,
     ) -> _Embedded:
         image = model_input(
             ct_slice.pixels_hu, ct_slice.pixel_spacing_mm, lung.lung_mask, self.bundle.method
@@ -273,7 +273,7 @@ class Encoder:
         radiomics: Callable[[], _Timed],
         clock: _StageClock,
         with_locations: bool,
-        check: Check,
+        check: StopCheck,
     ) -> _Embedded:
         """Run the networks; ``radiomics`` is asked for its features when the backbone has run."""
         explain = networks.explain() if with_locations else None

@@ -9,14 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from ildsdk.errors import QueryCancelledError
-from ildsdk.stopping import Check, StopSignal
+from ildsdk.stopping import StopCheck, StopSignal
 
 SourceT = TypeVar("SourceT")
 ResultT = TypeVar("ResultT")
 
 
 def ordered_work(
-    work: Callable[[SourceT, Check], ResultT],
+    work: Callable[[SourceT, StopCheck], ResultT],
     sources: Iterable[SourceT],
     *,
     n_threads: int,

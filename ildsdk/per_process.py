@@ -38,6 +38,11 @@ class PerProcess(Generic[ValueT]):
         slot.values.append(value)
         self._slots: dict[int, _Slot[ValueT]] = {os.getpid(): slot}
 
+    def opened(self) -> ValueT | None:
+        """Value of this process if it has one already; opens nothing."""
+        slot = self._slots.get(os.getpid())
+        return slot.values[0] if slot is not None and slot.values else None
+
     def get(self) -> ValueT:
         """Value of this process; after an error of ``reopen`` the next call tries again."""
         # By process number: a lock of the parent's could be held for ever in a child.

@@ -391,8 +391,13 @@ class Retriever:
         return self.index.thumbnail_of_item(item_id)
 
     def close(self) -> None:
-        """Close the index; the retriever cannot be used afterwards."""
-        self.index.close()
+        """Close the index; the retriever cannot be used afterwards.
+
+        In a forked child that never asked it there is nothing to close, and nothing is opened.
+        """
+        opened = self._opened.opened()
+        if opened is not None:
+            opened.index.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,6 @@ one query (:class:`QuerySettings`) are not.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +34,8 @@ def settings_from_mapping(cls: type[SettingsT], values: Mapping[str, Any]) -> Se
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
+            import difflib
+
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ildsdk.encoder import EncodedSlice, Encoder
 from ildsdk.errors import ConfigError, SliceUnusableError
 from ildsdk.records import CtSlice
-from ildsdk.stopping import LOOK_EVERY_S, Check, never_stop
+from ildsdk.stopping import LOOK_EVERY_S, StopCheck, never_stop
 
 # About 2 KB a slice at 128 dimensions, so 8 MB: more than all slices of any study.
 DEFAULT_MAX_SLICES: Final = 4096
@@ -79,7 +79,7 @@ class SliceMemory:
         needs_mask: bool = False,
         with_locations: bool = False,
         n_at_once: int = 1,
-        check: Check = never_stop,
+        check: StopCheck = never_stop,
     ) -> EncodedSlice:
         """Embed one slice, or recognize it.
 
@@ -142,7 +142,7 @@ class SliceMemory:
         future: Future[_Outcome],
         ct_slice: CtSlice,
         n_at_once: int,
-        check: Check,
+        check: StopCheck,
     ) -> EncodedSlice:
         try:
             encoded = self.encoder.encode(ct_slice, n_at_once=n_at_once, check=check)
@@ -200,7 +200,7 @@ def content_key(ct_slice: CtSlice) -> bytes:
     return digest.digest()
 
 
-def _wait(future: Future[_Outcome], check: Check) -> _Outcome | None:
+def _wait(future: Future[_Outcome], check: StopCheck) -> _Outcome | None:
     """What another thread finds; None where it does not come to a result."""
     while not future.done():
         check()

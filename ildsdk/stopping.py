@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 from ildsdk.errors import ConfigError, QueryCancelledError, QueryTimeoutError
 
 ResultT = TypeVar("ResultT")
-Check: TypeAlias = Callable[[], None]
+StopCheck: TypeAlias = Callable[[], None]
 
 # How often a waiting thread looks at the token: no token wakes it.
 LOOK_EVERY_S: Final = 0.02

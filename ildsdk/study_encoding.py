@@ -16,7 +16,7 @@ from ildsdk.ordered_work import ordered_work
 from ildsdk.records import CtSlice, EmbeddedSlice, EmbedResult, SkippedItem
 from ildsdk.settings import QuerySettings
 from ildsdk.slice_memory import SliceMemory
-from ildsdk.stopping import Check, StopSignal
+from ildsdk.stopping import StopCheck, StopSignal
 
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
@@ -42,7 +42,7 @@ class SliceWork(Protocol[ResultT_co]):
     """What is done with one decoded slice, on a thread of the stream."""
 
     def __call__(
-        self, ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: Check
+        self, ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: StopCheck
     ) -> ResultT_co:
         """Give the slice's result, or raise SliceUnusableError."""
         ...
@@ -73,7 +73,7 @@ def iter_slices(
     """
     n_at_once = min(n_threads, len(study.slices))
 
-    def decode_and_work(header: SliceHeader, check: Check) -> ResultT | SkippedItem:
+    def decode_and_work(header: SliceHeader, check: StopCheck) -> ResultT | SkippedItem:
         started = time.perf_counter()
         try:
             ct_slice = _read_or_unusable(header)
@@ -114,7 +114,7 @@ def iter_study(
     """
 
     def encode(
-        ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: Check
+        ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: StopCheck
     ) -> EncodedSlice:
         encoded = encoder.encode(
             ct_slice, with_locations=with_locations, n_at_once=n_at_once, check=check
@@ -141,7 +141,7 @@ def embed_study(
     """
 
     def embed(
-        ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: Check
+        ct_slice: CtSlice, decode_ms: float, *, n_at_once: int, check: StopCheck
     ) -> EmbeddedSlice:
         return _embedded(memory.encode(ct_slice, n_at_once=n_at_once, check=check))
 

@@ -17,7 +17,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import numba
+from native_hash.lean_numba import numba
 
 
 def stamp_by_content(dispatcher: Any) -> bool:

@@ -31,7 +31,6 @@ from native_hash.tree import (
     tree_problems,
     unit_of,
 )
-from native_hash.tree_tuning import measure_depths
 
 MAX_DIMENSION = 65_536
 _MIN_ROWS_FOR_TREE = 2048
@@ -186,6 +185,8 @@ def codes_with_tree(
     arrays = _encoded(vectors.values, rows, n_threads, has_tree=True)
     arrays |= build_tree(heads[rows], axes, unit)
     codes = Codes.from_arrays(vectors, arrays)
+    from native_hash.tree_tuning import measure_depths
+
     return arrays | {"ladder": measure_depths(vectors, codes, generator, n_threads)}
 
 

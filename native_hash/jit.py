@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
-
 from native_hash.cache_locator import read_baked_cache, stamp_by_content
+from native_hash.lean_numba import numba
 from native_hash.quick_load import load_quickly
 from native_hash.starting import start_numba
 

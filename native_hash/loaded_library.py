@@ -6,14 +6,28 @@ For the releases of numba that :mod:`native_hash.quick_load` was tested with, an
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
 from numba.core.codegen import JITCodeLibrary
+from numba.core.runtime import _nrt_python  # type: ignore[attr-defined]
+from numba.core.runtime.nrt import rtsys
 
 # Code with such symbols (recursion) is patched while numba goes through its parsed bitcode.
 _UNRESOLVED = b".numba.unresolved"
+
+
+@functools.cache
+def register_helpers() -> None:
+    """Tell LLVM the addresses of the C functions that allocate and free arrays.
+
+    numba does so when it compiles its run-time library, whose functions stand in the machine code
+    of each kernel that calls them: that waits until something is compiled.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 class LoadedLibrary(JITCodeLibrary):
@@ -41,15 +55,21 @@ class LoadedLibrary(JITCodeLibrary):
 
 
 @contextlib.contextmanager
-def parsing_bitcode_late(codegen: Any) -> Iterator[None]:
-    """Make ``codegen`` load cached libraries as :class:`LoadedLibrary` in the ``with`` block.
+def parsing_bitcode_late(target_context: Any) -> Iterator[None]:
+    """Make the target load cached libraries as :class:`LoadedLibrary` in the ``with`` block.
 
     Parameters
     ----------
-    codegen : numba.core.codegen.JITCPUCodegen
-        That of the CPU target. Under numba's compiler lock.
+    target_context : numba.core.cpu.CPUContext
+        Under numba's compiler lock.
     """
-    as_ever = codegen.unserialize_library
+    codegen = target_context.codegen()
+    unserialize = codegen.unserialize_library
+
+    def as_ever(state: Any) -> Any:
+        rtsys.initialize(target_context)
+        return unserialize(state)
+
     codegen.unserialize_library = lambda state: _library(codegen, as_ever, state)
     try:
         yield

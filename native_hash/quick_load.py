@@ -2,8 +2,7 @@
 
 Before numba loads compiled code it imports and registers all it knows to compile, about 70
 modules: 0.12 s of the first query of a process. Code that is compiled already needs no more than
-the run-time library, which is prepared alone here; the rest is started when a kernel must be
-compiled.
+the addresses of a few C functions; the rest is started when a kernel must be compiled.
 
 Beside machine code the cache keeps the code's LLVM bitcode, for kernels that are compiled later and
 call this one; numba parses it at each load, a third of the time. Here it is parsed when it
@@ -19,9 +18,8 @@ import functools
 import sys
 from typing import Any
 
-import numba
-
 from native_hash import array_types
+from native_hash.lean_numba import numba
 from native_hash.starting import start_numba
 
 TESTED = ("0.68.",)
@@ -52,6 +50,8 @@ def load_quickly(dispatcher: Any) -> bool:
     found = [part for part in parts if hasattr(part, "_load_overload")]
     for part in found:
         part.load_overload = functools.partial(_load, part)
+    if found:  # extensions of numba matter to compiling only, and looking for them takes a while
+        dispatcher._compilation_chain_init_hook = _nothing
     return bool(found)
 
 
@@ -60,17 +60,16 @@ def _load(cache: Any, signature: Any, target_context: Any) -> Any:
 
     A dispatcher calls this under numba's compiler lock.
     """
-    from numba.core import environment
-    from numba.core.runtime.nrt import rtsys
+    from numba.core import entrypoints, environment
 
-    from native_hash.loaded_library import parsing_bitcode_late
+    from native_hash.loaded_library import parsing_bitcode_late, register_helpers
 
-    rtsys.initialize(target_context)
+    register_helpers()
     rebuild = environment._rebuild_env
     environment._rebuild_env = functools.partial(_rebuild_environment, rebuild)
     try:
         with (
-            parsing_bitcode_late(target_context.codegen()),
+            parsing_bitcode_late(target_context),
             cache._guard_against_spurious_io_errors(),
         ):
             found = cache._load_overload(signature, target_context)
@@ -79,7 +78,12 @@ def _load(cache: Any, signature: Any, target_context: Any) -> Any:
     finally:
         environment._rebuild_env = rebuild
     start_numba()
+    entrypoints.init_all()  # type: ignore[no-untyped-call]
     return None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _rebuild_environment(rebuild: Any, module: str, constants: Any, name: str) -> Any:

@@ -18,7 +18,6 @@ from native_hash.codes import Codes, build_codes, codes_problems
 from native_hash.engine import Engine
 from native_hash.neighbors import CheckedRows, NeighborHeap, checked_rows
 from native_hash.sketch import Sketch
-from native_hash.sketch_building import build_sketch, sketch_problems
 
 MIN_ROWS_FOR_CODES = 256
 MIN_ROWS_FOR_SKETCH = 8192
@@ -100,6 +99,8 @@ def segment_codes(
     arrays = {_EXACT + name: array for name, array in exact.items()}
     codes = Codes.from_arrays(rows, exact)
     if codes.tree is None and vectors.shape[0] >= MIN_ROWS_FOR_SKETCH:
+        from native_hash.sketch_building import build_sketch
+
         sketch = build_sketch(rows, codes=codes, n_threads=n_threads)
         arrays |= {_SKETCH + name: array for name, array in sketch.items()}
     return arrays
@@ -114,6 +115,8 @@ def segment_codes_problems(vectors: npt.NDArray[np.float32], arrays: Arrays) -> 
         return [str(error)]
     problems = [f"exact codes: {problem}" for problem in codes_problems(rows, exact)]
     if sketch:
+        from native_hash.sketch_building import sketch_problems
+
         problems += [f"sketch: {problem}" for problem in sketch_problems(rows, sketch)]
     return problems
 

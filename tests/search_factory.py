@@ -32,7 +32,9 @@ def with_tree(rows: CheckedRows, n_axes: int = 15) -> dict[str, npt.NDArray[Any]
 
 def with_unmeasured_tree(rows: CheckedRows, n_axes: int) -> dict[str, npt.NDArray[Any]]:
     """As :func:`with_tree` in a tenth of the time: exact searches need no depths."""
-    with mock.patch("native_hash.codes.measure_depths", return_value=np.zeros((3, 0, 3), "f4")):
+    with mock.patch(
+        "native_hash.tree_tuning.measure_depths", return_value=np.zeros((3, 0, 3), "f4")
+    ):
         return with_tree(rows, n_axes)
 
 

@@ -14,12 +14,19 @@ import pytest
 from ildsdk import defaults
 
 NOT_IMPORTED = (
-    "asyncio", "gdcm", "jinja2", "matplotlib", "numpy.ma", "onnx", "openjpeg", "pandas", "PIL",
-    "pkg_resources", "pyarrow", "pydicom", "radiomics", "requests", "scipy.linalg", "scipy.ndimage",
-    "scipy.special", "setuptools", "SimpleITK", "skimage", "sklearn", "sympy", "torch", "tqdm",
+    "asyncio", "gdcm", "jinja2", "matplotlib", "multiprocessing", "numpy.ma", "onnx",
+    "openjpeg", "pandas", "PIL", "pkg_resources", "pyarrow", "pydicom", "radiomics",
+    "requests", "scipy", "setuptools", "SimpleITK", "skimage", "sklearn", "statistics",
+    "sympy", "torch", "tqdm", "yaml",
     # Parts of ours that one query of one file does without.
-    "ildsdk.doctor", "ildsdk.ingest", "ildsdk.radiomics.reference", "ildsdk.reports.html",
-    "ildsdk.warming", "native_hash.kernels",
+    "ildsdk.bundle.writing", "ildsdk.cli.build_engine", "ildsdk.cli.index", "ildsdk.cli.serve",
+    "ildsdk.doctor", "ildsdk.index.adding", "ildsdk.index.array_writing", "ildsdk.index.compacting",
+    "ildsdk.index.creating", "ildsdk.index.item_writing", "ildsdk.index.locking",
+    "ildsdk.index.removing", "ildsdk.index.segment_writing", "ildsdk.index.verification",
+    "ildsdk.index.writing", "ildsdk.ingest", "ildsdk.radiomics.reference", "ildsdk.reports.html",
+    "ildsdk.runtime.device_session", "ildsdk.runtime.gpu_session", "ildsdk.runtime.nvidia",
+    "ildsdk.warming", "native_hash.clustering", "native_hash.kernels",
+    "native_hash.sketch_building", "native_hash.tree_tuning",
 )  # fmt: skip
 
 
@@ -127,3 +134,18 @@ with Retriever.open(provider="cpu") as retriever:
     done = run(code, str(one_file))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_a_command_does_not_import_the_others() -> None:
+    code = """
+import sys
+from ildsdk.cli import main
+try:
+    main(["query", "nowhere"])
+except SystemExit:
+    print(sorted(name for name in sys.modules if name.startswith("ildsdk.cli.")))
+"""
+    imported = run(code).stdout
+    assert "'ildsdk.cli.query'" in imported
+    for other in ("build_engine", "index", "serve", "demo", "doctor", "index_exchange"):
+        assert f"'ildsdk.cli.{other}'" not in imported

@@ -214,6 +214,15 @@ def test_a_malformed_engine_does_not_hide_the_others(cache: EngineCache, key: En
     assert len(problems) == 1
 
 
+def test_a_malformed_engine_of_another_key_is_no_obstacle(
+    cache: EngineCache, model: Path, key: EngineKey
+) -> None:
+    """To building this one, which starts with looking for it."""
+    cut_manifest(built(cache, key_of(model, device_id=1)))
+    assert cache.find(key) is None
+    assert len(cache.scan()[1]) == 1
+
+
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX owners and modes")
 
 

@@ -164,7 +164,10 @@ def test_accelerators(repository: Path, schema: ModuleType) -> None:
     for variant, precision in (("tensorrt-fp32", "FP32"), ("tensorrt-fp16", "FP16")):
         options = accelerators(variant)["tensorrt"]
         assert options["precision_mode"] == precision
-        assert options["trt_engine_cache_path"] == "/srv/engines"
+        # Engines of two bundles have the same names: each bundle has a folder of its own.
+        bundle = json.loads((repository / "model.json").read_text())["bundle_hash"][:12]
+        own = f"/srv/engines/{bundle}-{precision.lower()}"
+        assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == own
         assert options["trt_profile_min_shapes"] == f"image:1x1x{INPUT_SIZE}x{INPUT_SIZE}"
         assert options["trt_profile_max_shapes"] == f"image:4x1x{INPUT_SIZE}x{INPUT_SIZE}"
         parameters = found["ildsdk_backbone", variant].parameters

@@ -160,6 +160,16 @@ def test_a_closed_retriever_stays_closed_for_its_own_process(
     assert answers_of(retriever, world) == expected
 
 
+def test_closing_in_a_child_opens_nothing(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("opened to be closed")
+
+    monkeypatch.setattr(retriever._opened, "_reopen", refuse)
+    assert in_child(retriever.close) is None
+
+
 def test_pool_of_multiprocessing(world: Path, retriever: Retriever) -> None:
     expected = answers_of(retriever, world)
     context = multiprocessing.get_context("fork")

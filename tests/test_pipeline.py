@@ -208,18 +208,27 @@ class TestEncoder:
         backbone_session = encoder._networks.backbone
         whole_features, whole_backbone = encoder._features, backbone_session.run_all
 
+        # Each waits inside until the other is inside too: one after the other would break it.
+        both = threading.Barrier(2, timeout=20)
+        is_alone = True
+
         def features(*arguments: object) -> object:
             where["radiomics"] = threading.current_thread().name
+            if is_alone:
+                both.wait()
             return whole_features(*arguments)  # type: ignore[arg-type]
 
         def backbone(*arguments: object) -> object:
             where["backbone"] = threading.current_thread().name
+            if is_alone:
+                both.wait()
             return whole_backbone(*arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(encoder, "_features", features)
         monkeypatch.setattr(backbone_session, "run_all", backbone)
         encoder.encode(ct_slice)
         assert where["radiomics"] != where["backbone"] == threading.current_thread().name
+        is_alone = False
         encoder.encode(ct_slice, n_at_once=2)
         assert where["radiomics"] == where["backbone"] == threading.current_thread().name
 

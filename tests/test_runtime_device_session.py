@@ -14,7 +14,7 @@ import pytest
 from ildsdk.bundle import Bundle
 from ildsdk.encoder import Encoder
 from ildsdk.errors import ModelError
-from ildsdk.runtime import networks
+from ildsdk.runtime import networks, ort_optimized
 from ildsdk.runtime.assignment import check_assignment, operators_by_provider, record_assignment
 from ildsdk.runtime.device_session import DeviceChain, DeviceSession, chain_of
 from ildsdk.runtime.ort_session import open_session
@@ -203,8 +203,8 @@ def test_an_encoder_on_device_sessions(bundle: Bundle, monkeypatch: pytest.Monke
         return np.concatenate([found.embedding, found.locations.ravel()]), list(clock.laps_ms)
 
     expected = embed(Encoder(bundle, RuntimeSettings(provider="cpu")))
-    for name in ("open_session", "open_optimized"):
-        monkeypatch.setattr(networks, name, lambda model, *_, **__: on_cpu(model))
+    for home, name in ((networks, "open_session"), (ort_optimized, "open_optimized")):
+        monkeypatch.setattr(home, name, lambda model, *_, **__: on_cpu(model))
     encoder = Encoder(bundle, RuntimeSettings(provider="cpu"))
     assert encoder._networks._chain is not None
     found = embed(encoder)

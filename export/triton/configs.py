@@ -49,8 +49,8 @@ class TritonSettings:
     instances : int
         Copies of each network on each GPU (or on the CPU).
     engine_folder : str
-        Folder on the server that TensorRT keeps its engines in. They are executed: nobody but
-        the server may write it.
+        Folder on the server in which TensorRT makes one for engines of each precision, with
+        that appended to the name. They are executed: nobody but the server may write it.
     metric_tag : str
         Stands beside each model's metrics.
     """
@@ -224,6 +224,9 @@ def _cuda_options() -> tuple[dict[str, str], list[Message]]:
 
 
 def _tensorrt_options(graph: Graph, precision: str, settings: TritonSettings) -> dict[str, str]:
+    # ONNX Runtime's names of engines leave the weights out: in one folder a bundle trained anew
+    # would run the engine of the old one.
+    folder = f"{settings.engine_folder}-{precision.lower()}"
     shapes = {name: [None, *tensor.dims] for name, tensor in graph.inputs.items()}
     profile = ShapeProfile.of_batches(shapes, optimum=1, maximum=settings.max_batch_size)
     return {
@@ -231,9 +234,9 @@ def _tensorrt_options(graph: Graph, precision: str, settings: TritonSettings) ->
         "max_workspace_size_bytes": str(DEFAULT_WORKSPACE_BYTES),
         "trt_builder_optimization_level": str(DEFAULT_BUILDER_LEVEL),
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": settings.engine_folder,
+        "trt_engine_cache_path": folder,
         "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": settings.engine_folder,
+        "trt_timing_cache_path": folder,
         **profile.texts(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -102,9 +103,12 @@ def _write(
     files = {BACKBONE_FILE: bundle.backbone}
     if with_int8 and bundle.backbone_int8 is not None:
         files[BACKBONE_INT8_FILE] = bundle.backbone_int8
+    own_engines = dataclasses.replace(
+        settings, engine_folder=f"{settings.engine_folder}/{bundle.bundle_hash[:12]}"
+    )
     _write_model(
         models / BACKBONE, version, files,
-        backbone_configs(backbone, settings, has_int8=with_int8),
+        backbone_configs(backbone, own_engines, has_int8=with_int8),
     )  # fmt: skip
     _write_model(
         models / FUSION, version, {FUSION_FILE: bundle.fusion}, fusion_configs(fusion, settings)

@@ -14,24 +14,23 @@ from collections.abc import Sequence
 import click
 
 from ildsdk._version import __version__
-from ildsdk.cli.build_engine import build_engine
-from ildsdk.cli.bundle import bundle
-from ildsdk.cli.completion import completion
-from ildsdk.cli.demo import demo
-from ildsdk.cli.doctor import doctor
-from ildsdk.cli.embed import embed
-from ildsdk.cli.index import index
-from ildsdk.cli.query import query
-from ildsdk.cli.radiomics import radiomics
-from ildsdk.cli.serve import serve
-from ildsdk.cli.warmup import warmup
+from ildsdk.cli.lazy_commands import LazyCommands
 from ildsdk.errors import IldError, NoUsableSliceError
 
 _MAX_LISTED = 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_COMMANDS = (
+    "query", "embed", "index", "bundle", "radiomics", "demo", "doctor", "warmup", "build-engine",
+    "serve", "completion",
+)  # fmt: skip
+
+
+@click.group(
+    commands=LazyCommands("ildsdk.cli", _COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="ildsdk")
 @click.option("--debug", is_flag=True, help="Print the full traceback of an unexpected error.")
 def cli(debug: bool) -> None:
@@ -42,12 +41,6 @@ def cli(debug: bool) -> None:
     Exit status: 0 answered, 1 defect, 2 option or setting, 3 study or image, 4 bundle, model or
     execution provider, 5 index, 6 stopped by --timeout, 7 resident server.
     """
-
-
-for _command in (
-    query, embed, index, bundle, radiomics, demo, doctor, warmup, build_engine, serve, completion,
-):  # fmt: skip
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

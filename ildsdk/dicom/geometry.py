@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import statistics
 from collections.abc import Sequence
 from typing import Final
 
@@ -99,8 +98,9 @@ class OrderedSeries:
         known = [position for position in positions if position is not None]
         if len(known) < 2:
             return None
-        gaps = [high - low for low, high in itertools.pairwise(known)]
-        return round(statistics.median(gaps), 4)
+        gaps = sorted(high - low for low, high in itertools.pairwise(known))
+        middle = len(gaps) // 2
+        return round((gaps[middle] + gaps[~middle]) / 2, 4)
 
     @property
     def extent_mm(self) -> float:

@@ -40,7 +40,6 @@ _ENCODINGS: Final = (
     "iso2022_kr",
 )
 _KEPT_SUFFIXES: Final = (".dcm", ".dicom", ".ima")
-_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\uf900-\ufffd]")
 
 
 def identifying_tokens(elements: Elements) -> set[str]:
@@ -158,4 +157,7 @@ def _kept_suffix(part: str) -> str:
 
 def _printable(part: str) -> str:
     # Control characters could drive a terminal; undecodable bytes could not be written as JSON.
-    return _UNPRINTABLE.sub("_", part).replace("/", "_")
+    if not (part.isascii() and part.isprintable()):
+        # A pattern that is slow to compile; hardly a path needs it.
+        part = re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\uf900-\ufffd]", "_", part)
+    return part.replace("/", "_")

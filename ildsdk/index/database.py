@@ -1,11 +1,13 @@
-"""``Index``: the database of diagnosed slices, opened, searched and changed."""
+"""``Index``: the database of diagnosed slices, opened, searched and changed.
+
+What only changes an index is imported where it does: a cold query reads (docs/cold-start.md).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,19 +18,15 @@ import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
 from ildsdk.explain import LocationCodes
-from ildsdk.index.adding import Days, NewItems, add_segment
-from ildsdk.index.compacting import CompactReport, compact
-from ildsdk.index.creating import checked_calibration, chosen_hyperplanes, create_folder
-from ildsdk.index.items import ItemRecord
-from ildsdk.index.locking import writer_lock
 from ildsdk.index.manifest import Calibration, Manifest, read_manifest
 from ildsdk.index.reading import IndexReader
-from ildsdk.index.removing import rows_to_remove, write_removals
-from ildsdk.index.segment_writing import WritingOptions
 from ildsdk.index.snapshot import Snapshot, open_snapshot
-from ildsdk.index.writing import all_or_nothing, tidy, write_manifest
 
 if TYPE_CHECKING:
+    from ildsdk.index.adding import Days
+    from ildsdk.index.compacting import CompactReport
+    from ildsdk.index.items import ItemRecord
+    from ildsdk.index.segment_writing import WritingOptions
     from native_hash import Engine
 
 Calibrate = Callable[["Index"], tuple[float | None, str]]
@@ -133,6 +131,10 @@ class Index(IndexReader):
         TypeError, ValueError
             A size, count, threshold or salt is out of range, or ``hyperplanes`` do not fit.
         """
+        import secrets
+
+        from ildsdk.index.creating import checked_calibration, chosen_hyperplanes, create_folder
+
         folder = Path(path)
         planes = chosen_hyperplanes(
             hyperplanes, n_tables=n_tables, n_bits=n_bits, embedding_size=embedding_size, seed=seed
@@ -212,6 +214,9 @@ class Index(IndexReader):
             Another writer works, the index is damaged or has maps made with another graph, or the
             disk is full.
         """
+        from ildsdk.index.adding import NewItems, add_segment
+        from ildsdk.index.creating import checked_calibration
+
         new = NewItems(
             embeddings=embeddings,
             items=items,
@@ -262,6 +267,8 @@ class Index(IndexReader):
         """
         if isinstance(item_ids, str) or isinstance(case_ids, str):
             raise TypeError("item_ids or case_ids is a single text, expected several")
+        from ildsdk.index.removing import rows_to_remove, write_removals
+
         with self._writing() as latest:
             self._snapshot = latest
             mask = rows_to_remove(latest, item_ids, case_ids)
@@ -290,6 +297,8 @@ class Index(IndexReader):
             Another writer works, the index is damaged, or the disk is full: it needs room
             for the rewritten segments beside the old ones.
         """
+        from ildsdk.index.compacting import compact
+
         with self._writing() as latest:
             options = self._options(latest, n_threads)
             manifest, report = compact(latest, options, into_one=into_one)
@@ -306,6 +315,9 @@ class Index(IndexReader):
         how : str
             How it was found, for people.
         """
+        from ildsdk.index.creating import checked_calibration
+        from ildsdk.index.writing import all_or_nothing, write_manifest
+
         calibration = checked_calibration(no_match_threshold, how)
         with self._writing() as latest:
             manifest = latest.manifest.changed(
@@ -318,6 +330,9 @@ class Index(IndexReader):
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Snapshot]:
         """Hold the lock; gives the state on disk, tidied up."""
+        from ildsdk.index.locking import writer_lock
+        from ildsdk.index.writing import all_or_nothing, tidy
+
         folder = self._snapshot.folder
         with writer_lock(folder):
             manifest = read_manifest(folder)
@@ -326,6 +341,8 @@ class Index(IndexReader):
             yield Snapshot(folder, manifest, self._snapshot)
 
     def _options(self, snapshot: Snapshot, n_threads: int) -> WritingOptions:
+        from ildsdk.index.segment_writing import WritingOptions
+
         return WritingOptions(
             hyperplanes=snapshot.hyperplanes,
             engine=self._engine,

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
 from ildsdk.explain import LocationCodes, SliceBox
-from ildsdk.index.array_writing import Blocks, write_arrays
 from ildsdk.index.arrays import Layout, map_arrays
 from ildsdk.index.manifest import FileEntry, MapsFormat, SegmentEntry
 
@@ -139,6 +138,8 @@ def write_maps(
     ValueError
         Maps of another number, grid or embedding size than stated.
     """
+    from ildsdk.index.array_writing import Blocks, write_arrays
+
     n_maps = int(source.has_map.sum())
     if n_maps == 0:
         return None

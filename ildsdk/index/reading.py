@@ -17,7 +17,6 @@ from ildsdk.index.manifest import MapsFormat
 from ildsdk.index.searching import Mode, SearchResult, checked_queries, search
 from ildsdk.index.snapshot import Snapshot
 from ildsdk.index.summary import IndexInfo, counted, summarize
-from ildsdk.index.verification import verify_index
 
 if TYPE_CHECKING:
     from native_hash import Engine
@@ -105,6 +104,8 @@ class IndexReader:
 
         See :func:`verify_index` for indexes too damaged to open.
         """
+        from ildsdk.index.verification import verify_index
+
         return list(verify_index(self._snapshot.folder, engine=self._engine).problems)
 
     # ------------------------------------------------------------------ search

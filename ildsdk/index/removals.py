@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ildsdk.errors import IndexFileError
-from ildsdk.index.array_writing import array_bytes
 from ildsdk.index.arrays import map_arrays
 from ildsdk.index.manifest import SegmentEntry
 
@@ -20,6 +19,8 @@ COPIES = ("removed", "copy")
 def removed_bytes(is_removed: npt.NDArray[np.bool_]) -> bytes:
     """The file that says so; a function of the mask alone."""
     bits = np.packbits(is_removed, bitorder="little")
+    from ildsdk.index.array_writing import array_bytes
+
     return array_bytes(dict.fromkeys(COPIES, bits))
 
 

@@ -209,6 +209,7 @@ class FixedRun:
         Raises
         ------
         ModelError
+            The network failed.
         """
         try:
             self._session.run_with_iobinding(self._binding)

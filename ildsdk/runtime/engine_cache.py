@@ -88,15 +88,16 @@ class EngineCache:
         ModelError
             Another user can change the folder or an engine in it, or the engine is damaged.
         """
-        engines, problems = self.scan()
+        engines, _ = self.scan()
         fitting = [
             engine
             for engine in engines
             if engine.key.with_batch_max(key.batch_max) == key and engine.key.batch_max >= batch
         ]
         if not fitting:
-            if problems:
-                raise ModelError(problems[0])
+            # A damaged engine of another key keeps nobody from building this one.
+            if os.path.lexists(self.folder / key.folder_name / MANIFEST_NAME):
+                _read(self.folder / key.folder_name)
             return None
         return _checked(min(fitting, key=lambda engine: engine.key.batch_max))
 

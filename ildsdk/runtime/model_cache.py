@@ -162,7 +162,7 @@ class CacheFolder:
         return True
 
     def _tidy(self, newest: Path) -> None:
-        """Remove older entries of the same model, more than there may be, and left drafts."""
+        """Remove the least recently used of too many entries, and left drafts."""
         now = time.time()
         with contextlib.suppress(OSError):
             entries = []
@@ -172,8 +172,6 @@ class CacheFolder:
                     _remove(path)
                 elif path == newest or not _ENTRY_FOLDER.fullmatch(path.name):
                     continue
-                elif path.name[:16] == newest.name[:16]:
-                    _remove(path)
                 else:
                     entries.append((age_s, path))
             for _, path in sorted(entries)[MAX_ENTRIES - 1 :]:

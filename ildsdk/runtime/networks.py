@@ -6,7 +6,7 @@ import dataclasses
 import math
 import threading
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,14 @@ import numpy.typing as npt
 from ildsdk.bundle import Bundle
 from ildsdk.errors import ConfigError, ModelError
 from ildsdk.runtime.cpu_features import cpu_features
-from ildsdk.runtime.device_session import chain_of
-from ildsdk.runtime.model_cache import ModelCache
-from ildsdk.runtime.ort_optimized import open_optimized
-from ildsdk.runtime.ort_session import open_session
+from ildsdk.runtime.ort_session import OrtSession, open_session
 from ildsdk.runtime.precision import RunPrecision, choose_precision, int8_backbone
 from ildsdk.runtime.providers import choose_provider
 from ildsdk.runtime.session import Axes, Session
 from ildsdk.settings import Provider, RuntimeSettings
+
+if TYPE_CHECKING:
+    from ildsdk.runtime.device_session import DeviceChain
 
 
 class Networks:
@@ -69,7 +69,7 @@ class Networks:
         self._explain: tuple[Session, Session] | None = None
         self._lock = threading.Lock()
         self._check_contract()
-        self._chain = chain_of(self.backbone, self.fusion)
+        self._chain = _chain_of(self.backbone, self.fusion)
 
     def embed(
         self,
@@ -156,6 +156,9 @@ class Networks:
     def _open_backbone(self, precision: RunPrecision) -> Session:
         bundle = self._bundle
         if precision == "fp32" and self.provider == "cpu":
+            from ildsdk.runtime.model_cache import ModelCache
+            from ildsdk.runtime.ort_optimized import open_optimized
+
             return open_optimized(
                 bundle.backbone,
                 bundle.checksums[bundle.backbone.name],
@@ -202,6 +205,14 @@ def open_networks(bundle: Bundle, settings: RuntimeSettings, n_threads: int) -> 
         if settings.provider != "auto" or provider == "cpu":
             raise
         return Networks(bundle, dataclasses.replace(settings, provider="cpu"), n_threads)
+
+
+def _chain_of(backbone: Session, fusion: Session) -> DeviceChain | None:
+    if isinstance(backbone, OrtSession):  # of the CPU: what chains devices need not be imported
+        return None
+    from ildsdk.runtime.device_session import chain_of
+
+    return chain_of(backbone, fusion)
 
 
 def _check_explain_graph(explain: Session, backbone: Session, bundle: Bundle) -> None:

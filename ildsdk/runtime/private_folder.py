@@ -40,7 +40,9 @@ def is_private_folder(folder: Path, owners: frozenset[int]) -> bool:
     """Whether a folder is private and no folder above it lets another account replace it.
 
     Above it a folder may be writable for others where it is sticky (``/tmp``), and for this
-    account's own group, which on many systems holds this account only.
+    account's own group: many systems give each account a group of its own and new folders
+    that mode. Where the group is shared, its members are trusted that far: they cannot put files
+    of theirs in, whose owner is checked, but take the folder away.
     """
     if not is_private(folder, owners, is_folder=True):
         return False

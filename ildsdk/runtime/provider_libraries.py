@@ -19,7 +19,6 @@ from typing import Literal
 import onnxruntime as ort
 
 from ildsdk.errors import ModelError
-from ildsdk.runtime.nvidia import tensorrt_version
 
 GpuProvider = Literal["cuda", "tensorrt"]
 
@@ -112,6 +111,8 @@ def installed_tensorrt_version() -> str:
     ModelError
         It is not installed; the message names the library.
     """
+    from ildsdk.runtime.nvidia import tensorrt_version
+
     preload_tensorrt()
     return tensorrt_version(tensorrt_library())
 

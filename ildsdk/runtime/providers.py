@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal
 
 from ildsdk.errors import ModelError
-from ildsdk.runtime.nvidia import read_driver
 from ildsdk.runtime.provider_libraries import EP_NAMES, missing_for
 from ildsdk.settings import Provider
 
@@ -55,6 +54,8 @@ def choose_provider(provider: Provider) -> RunProvider:
 
 def _has_cuda_device() -> bool:
     """Whether the NVIDIA driver is there and counts at least one device."""
+    from ildsdk.runtime.nvidia import read_driver
+
     try:
         read_driver()
     except ModelError:
