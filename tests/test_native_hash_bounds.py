@@ -168,11 +168,11 @@ def tree_in_given_order(
     monkeypatch: pytest.MonkeyPatch, vectors: Float32, axes: Float32
 ) -> dict[str, npt.NDArray[Any]]:
     """Codes with a tree of these axes whose leaves are the rows 0 to 15, 16 to 31, and so on."""
-    from native_hash import codes
+    from native_hash import codes, tree_tuning
 
     monkeypatch.setattr(codes, "principal_axes", lambda *_: axes)
     monkeypatch.setattr(codes, "build_order", lambda heads: np.arange(len(heads), dtype=np.int32))
-    monkeypatch.setattr(codes, "measure_depths", lambda *_: np.zeros((3, 12, 3), np.float32))
+    monkeypatch.setattr(tree_tuning, "measure_depths", lambda *_: np.zeros((3, 12, 3), np.float32))
     rows = checked_rows(vectors)
     return codes.codes_with_tree(rows, len(axes), np.random.default_rng(0))
 
