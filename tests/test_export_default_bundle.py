@@ -13,6 +13,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
 
+@pytest.mark.slow  # ten seconds of processor time
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_killed_anywhere_the_stage_ends_as_if_never_killed(repo: Path, tmp_path: Path) -> None:
     done = subprocess.run(
