@@ -22,7 +22,7 @@ STAGE = DefaultBundleSettings(
     quantization=QuantizeSettings(
         methods=("mse",), n_calibration=4, n_altered=4, n_correction=4, n_sensitivity=2,
         n_choosing=8, min_top1_label=0.5, min_overlap=0.3, min_cosine=0.9,
-        min_median_cosine=0.9, top_n=5,
+        min_median_cosine=0.9, top_n=5, with_symmetric=True,
     )
 )  # fmt: skip
 LINES = ("int8: sensitivity", "symmetric int8: answers", "saturation")
