@@ -23,8 +23,8 @@ class QuantizeSettings:
     n_choosing : int
         Slices of training cases, none of them calibrated on, by which all is chosen.
     with_symmetric : bool
-        Also make the symmetric form, which TensorRT takes. Not by default: with the embedded bundle
-        it was not seen to keep the limits yet (docs/int8.md).
+        Also make the symmetric form, which TensorRT takes. Not by default: TensorRT has not run
+        it yet (docs/int8.md).
     max_float_steps : int
         So many of the most sensitive steps may be left in float where the limits ask for it.
     min_top1_label, min_overlap : float
