@@ -8,7 +8,7 @@ Stages, each with its own folder in the work folder and skipped when that is com
         prepared/ training/ onnx/ evaluation/ bundle/ index/ int8/ bundle-int8/
 
 The index is built in float32 with ``bundle``; ``bundle-int8`` is the same bundle with the same hash
-and the int8 form of its backbone: what ships.
+and the int8 forms of its backbone: what ships.
 
 Several input sizes share archive and trunk; :mod:`export.input_sizes` compares them.
 """
@@ -65,7 +65,7 @@ class DefaultBundleSettings:
     training : TrainSettings
         Everything else; its ``schedule`` is set by the two above.
     quantization : QuantizeSettings
-        Of the int8 form.
+        Of the int8 forms.
     """
 
     n_cases_per_label: int = 24

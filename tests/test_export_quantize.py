@@ -41,7 +41,7 @@ from tests.quantize_factory import HELD_OUT, SIDE, TRAIN, World, make_world  # n
 SETTINGS = QuantizeSettings(
     methods=("minmax", "percentile-99.9", "mse"), n_calibration=8, n_altered=8, n_correction=8,
     n_sensitivity=4, n_choosing=12, min_top1_label=0.9, min_overlap=0.5, min_cosine=0.98,
-    min_median_cosine=0.99, top_n=5,
+    min_median_cosine=0.99, top_n=5, with_symmetric=True,
 )  # fmt: skip
 
 

@@ -87,8 +87,9 @@ def quantize(
 
     Calibrated and chosen on training cases of PREPARED, the set that the bundle was trained on;
     then its answers to the held-out cases are compared with those of float32 in INDEX, which was
-    built with the bundle. OUT gets backbone-int8.onnx, backbone-int8-symmetric.onnx and
-    int8.json, or none of them where a limit is broken. `add-int8` puts them into a bundle.
+    built with the bundle. OUT gets backbone-int8.onnx (with --symmetric also
+    backbone-int8-symmetric.onnx) and int8.json, or none of them where a limit is broken.
+    `add-int8` puts them into a bundle.
     """
     from export.dataset import load_slice_set
     from export.quantization.quantizing import quantize as run

@@ -94,7 +94,7 @@ class Chooser:
     def choose(self, images: Sequence[npt.NDArray[np.float32]]) -> Choice:
         """Compare calibrations on these images, correct biases, leave steps in float if need be."""
         settings = self._settings
-        tensors = tensors_of(steps_of(self._model))
+        tensors = tensors_of(steps_of(self._model, symmetric=self._symmetric))
         self._say(f"activations of {len(images)} calibration slices")
         seen = collect(self._model, tensors, images, n_threads=settings.n_threads)
         drawn = {name: _drawn(seen, name, self._symmetric) for name in settings.methods}

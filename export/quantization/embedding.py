@@ -12,11 +12,15 @@ import onnxruntime
 _LOG_ERROR = 3
 
 
-def open_graph(graph: Path | bytes, n_threads: int) -> onnxruntime.InferenceSession:
+def open_graph(
+    graph: Path | bytes, n_threads: int, *, optimized: bool = True
+) -> onnxruntime.InferenceSession:
     """Session of a graph on the CPU; a file is opened by its path, for what it refers to."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.log_severity_level = _LOG_ERROR
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(
         graph if isinstance(graph, bytes) else str(graph),
         options,

@@ -50,8 +50,11 @@ class Step:
         return tuple(self.node.input if self.node.op_type == "Add" else self.node.input[:1])
 
 
-def steps_of(model: onnx.ModelProto) -> list[Step]:
-    """Convolutions, additions of two activations and max-pooling, in order."""
+def steps_of(model: onnx.ModelProto, *, symmetric: bool = False) -> list[Step]:
+    """Convolutions, additions of two activations and max-pooling, in order.
+
+    Of the symmetric form (:func:`to_qdq`) convolutions alone.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -60,7 +63,7 @@ def steps_of(model: onnx.ModelProto) -> list[Step]:
             readers.setdefault(name, []).append(node)
     steps = []
     for node in model.graph.node:
-        if node.op_type not in ("Conv", "Add", "MaxPool") or (
+        if node.op_type not in (("Conv",) if symmetric else ("Conv", "Add", "MaxPool")) or (
             node.op_type == "Add" and constants & set(node.input)
         ):
             continue
@@ -75,9 +78,9 @@ def tensors_of(steps: Collection[Step]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for step in steps for name in (*step.inputs, step.output)))
 
 
-def exact_output(step: Step) -> str:
-    """Tensor behind an integer step in the QDQ form, before it is rounded."""
-    return f"{step.output}.exact"
+def exact_output(step: Step, *, symmetric: bool = False) -> str:
+    """Tensor behind an integer step in a QDQ form, before ReLU and rounding."""
+    return str(step.node.output[0]) if symmetric else f"{step.output}.exact"
 
 
 def scale_and_zero(limits: Range) -> tuple[np.float32, np.uint8]:
@@ -113,7 +116,7 @@ def to_qdq(
     symmetric : bool
         False: uint8 activations with zero points, int32 biases, for integer kernels of CPUs. True:
         int8 activations with zero point 0 and float32 biases, which is all that TensorRT's ONNX
-        parser takes.
+        parser takes; only what convolutions read is rounded.
 
     Raises
     ------
@@ -123,7 +126,9 @@ def to_qdq(
     Notes
     -----
     A ReLU behind an integer step goes away where activations are uint8: the range begins at 0, so
-    rounding does its work. Signed integers keep it.
+    rounding does its work. Signed integers keep it. There, sums of residual blocks stay in float:
+    with half the levels for what is never negative, rounding them block after block costs too much,
+    and TensorRT adds them behind a convolution at no cost of its own.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -141,16 +146,19 @@ class _Writer:
         self.model, self.ranges, self.symmetric = model, ranges, symmetric
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self.producer = {name: node for node in model.graph.node for name in node.output}
-        steps = [step for step in steps_of(model) if step.name not in float_steps]
+        found = steps_of(model, symmetric=symmetric)
+        steps = [step for step in found if step.name not in float_steps]
         self.steps = {step.node.output[0]: step for step in steps}
-        self.outputs = {step.output for step in steps}
+        self.outputs = set() if symmetric else {step.output for step in steps}
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
         self.rounded: dict[str, str] = {}
 
     def write(self) -> onnx.ModelProto:
         graph = self.model.graph
-        dropped = {step.relu.output[0] for step in self.steps.values() if step.relu}
+        dropped = {step.output for step in self.steps.values() if step.relu}
+        if self.symmetric:
+            dropped.clear()
         for node in list(graph.node):
             if node.output[0] in self.steps:
                 self._integer(self.steps[node.output[0]])
@@ -172,14 +180,13 @@ class _Writer:
             node.input[place] = self._rounded(name)
         if node.op_type == "Conv":
             self._quantize_weights(node, step.inputs[0])
-        node.output[0] = exact = exact_output(step)
+        node.output[0] = exact_output(step, symmetric=self.symmetric)
         self.nodes.append(node)
-        if step.relu is not None and self.symmetric:
-            exact = f"{step.output}.positive"
-            self.nodes.append(helper.make_node("Relu", [node.output[0]], [exact]))
+        if self.symmetric:
+            return
         # MaxPool chooses among levels: the scale of its input fits, and no other is as exact.
         scale_of = step.inputs[0] if node.op_type == "MaxPool" else step.output
-        self._pair(exact, step.output, scale_of)
+        self._pair(node.output[0], step.output, scale_of)
 
     def _rounded(self, name: str) -> str:
         """Name of an activation rounded; of an integer step's output that is its own."""

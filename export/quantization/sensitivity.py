@@ -53,7 +53,7 @@ def measure_sensitivity(
     symmetric : bool
         As in :func:`~export.quantization.qdq.to_qdq`.
     """
-    names = [step.name for step in steps_of(model)]
+    names = [step.name for step in steps_of(model, symmetric=symmetric)]
     found = {}
     for done, name in enumerate(names, start=1):
         others = [other for other in names if other != name]

@@ -23,7 +23,8 @@ class QuantizeSettings:
     n_choosing : int
         Slices of training cases, none of them calibrated on, by which all is chosen.
     with_symmetric : bool
-        Also make the symmetric form, which TensorRT takes.
+        Also make the symmetric form, which TensorRT takes. Not by default: TensorRT has not run
+        it yet (docs/int8.md).
     max_float_steps : int
         So many of the most sensitive steps may be left in float where the limits ask for it.
     min_top1_label, min_overlap : float
@@ -42,7 +43,7 @@ class QuantizeSettings:
     n_correction: int = 32
     n_sensitivity: int = 16
     n_choosing: int = 480
-    with_symmetric: bool = True
+    with_symmetric: bool = False
     max_float_steps: int = 8
     min_top1_label: float = 0.99
     min_overlap: float = 0.9

@@ -80,8 +80,9 @@ def no_int8(provider: str) -> ConfigError:
     name, others = "backbone-int8.onnx", "'fp32' or 'auto'"
     if provider == "tensorrt":
         name, others = "backbone-int8-symmetric.onnx", "'fp16' or 'fp32'"
+    option = " --symmetric" if provider == "tensorrt" else ""
     return ConfigError(
         f"precision 'int8' was asked for on provider {provider!r}, but the bundle has no 8-bit "
         f"network for it ({name}); ask for {others}, or take a bundle exported with one (`python "
-        "-m export quantize`, then `add-int8`)"
+        f"-m export quantize{option}`, then `add-int8`)"
     )
