@@ -207,8 +207,8 @@ def _fill(
     """Level image, spans and counts of levels; returns the number of spans and of levels.
 
     Whole numbers from ``lowest``: as many as ``value_counts`` is long, which gets how often each
-    occurs; 0 long: any numbers. ``row_mask`` uint8, a multiple of 8 longer than the box is wide, and
-    ``level_of``, like ``levels`` and as long as ``value_counts``, are scratch. Preconditions:
+    occurs; 0 long: any numbers. ``row_mask`` uint8, a multiple of 8 longer than the box is wide,
+    and ``level_of``, like ``levels`` and as long as ``value_counts``, are scratch. Preconditions:
     pixels in the mask are finite and at or above ``edges[0]``.
     """
     first_row, first_column, height, width = box
