@@ -8,60 +8,24 @@ cells that are not zero are then taken out. Other settings and many levels go by
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ildsdk.radiomics.co_occurrence import CoOccurrence
 from ildsdk.radiomics.levels import LevelImage
 from ildsdk.radiomics.scratch import RadiomicsScratch
 from ildsdk.radiomics.settings import RadiomicsSettings
-from ildsdk.radiomics.size_matrix import SizeMatrices, size_matrices
+from ildsdk.radiomics.sweep_cells import (
+    DIFFERENCE_BITS,
+    N_DIRECTIONS,
+    N_SURROUNDINGS,
+    Swept,
+    Tables,
+    take_cells,
+)
 from native_hash.jit import SCAN_FASTMATH, kernel
 
-_N_DIRECTIONS = 4
-# neighbors in the region (0 to 8) by dependent neighbors (0 to 8)
-_N_SURROUNDINGS = 81
-# one table for two sums: differences in the lower bits, pixels above
-_DIFFERENCE_BITS = 36
 _MOST_PIXELS = 1 << 24
-
-
-class Swept(NamedTuple):
-    """What the walk found.
-
-    Attributes
-    ----------
-    pairs : CoOccurrence
-        Of the four directions.
-    runs : SizeMatrices
-        Of the four directions.
-    dependence : SizeMatrices
-        One matrix of gray level by dependent neighbors + 1.
-    differences : ndarray
-        float64 ``(n_levels,)``: sum over the level's pixels of the distance between the gray level
-        and the mean of the neighbors in the region.
-    """
-
-    pairs: CoOccurrence
-    runs: SizeMatrices
-    dependence: SizeMatrices
-    differences: npt.NDArray[np.float64]
-
-
-class _Tables(NamedTuple):
-    """Full tables of gray level by what is counted, one after the other for each direction.
-
-    ``pairs`` int32: by the other level. ``short_runs`` int32 ``(2, n)``: by two lengths below 8, of
-    two directions each. ``runs`` int32: by length. ``surroundings`` uint64: by ``n + 9 d`` of ``n``
-    neighbors, ``d`` of them equal: pixels, and sums of deviations in the lower bits.
-    """
-
-    pairs: npt.NDArray[np.int32]
-    short_runs: npt.NDArray[np.int32]
-    runs: npt.NDArray[np.int32]
-    surroundings: npt.NDArray[np.uint64]
 
 
 def sweep(
@@ -80,42 +44,29 @@ def sweep(
         or image.n_pixels > _MOST_PIXELS
     ):
         return None
-    n_levels, n_pixels, stride = image.grays.size, image.n_pixels, image.stride
+    stride = image.stride
     n_grays = int(image.grays[-1]) + 1
     # no run is longer than the longer side of the padded image
     n_lengths = max(stride, image.levels.size // stride) + 1
-    n_cells = (_N_DIRECTIONS, min(n_levels * n_levels, 2 * n_pixels))
-    sums = (_N_DIRECTIONS, n_levels)
-    swept = Swept(
-        pairs=CoOccurrence(
-            starts=scratch.take("pair_starts", (_N_DIRECTIONS, n_levels + 1), np.int64),
-            columns=scratch.take("pair_columns", n_cells, np.int32),
-            shares=scratch.take("pair_shares", n_cells, np.float64),
-            row_sums=scratch.take("pair_row_sums", sums, np.float64),
-            column_sums=scratch.take("pair_column_sums", sums, np.float64),
-        ),
-        runs=size_matrices("run", _N_DIRECTIONS, min(n_levels * n_lengths, n_pixels), scratch),
-        dependence=size_matrices("dependence", 1, 9 * n_levels, scratch),
-        differences=scratch.take("differences", n_levels, np.float64),
+    tables = Tables(
+        pairs=scratch.zeros("pair_table", N_DIRECTIONS * n_grays * n_grays, np.int32),
+        short_runs=scratch.zeros("short_run_table", 2 * n_grays * 64, np.int32).reshape(2, -1),
+        runs=scratch.zeros("run_table", N_DIRECTIONS * n_grays * n_lengths, np.int32),
+        surroundings=scratch.zeros("surrounding_table", n_grays * N_SURROUNDINGS, np.uint64),
+        n_grays=n_grays,
+        n_lengths=n_lengths,
     )
-    is_complete = _sweep(
+    _sweep(
         image,
-        2 if settings.symmetrical_glcm else 1,
         scratch.take("sweep_rows", (4, stride + 8), np.uint8),
         scratch.take("sweep_wide_rows", (5, stride), np.uint16),
         scratch.take("deviations", stride, np.int16),
         scratch.take("run_lengths", (2, 3, stride + 2), np.uint16),
         n_grays,
         n_lengths,
-        _Tables(
-            pairs=scratch.zeros("pair_table", _N_DIRECTIONS * n_grays * n_grays, np.int32),
-            short_runs=scratch.zeros("short_run_table", 2 * n_grays * 64, np.int32).reshape(2, -1),
-            runs=scratch.zeros("run_table", _N_DIRECTIONS * n_grays * n_lengths, np.int32),
-            surroundings=scratch.zeros("surrounding_table", n_grays * _N_SURROUNDINGS, np.uint64),
-        ),
-        swept,
+        tables,
     )
-    return swept if is_complete else None
+    return take_cells(image, tables, is_symmetrical=settings.symmetrical_glcm, scratch=scratch)
 
 
 @kernel(SCAN_FASTMATH)
@@ -217,8 +168,8 @@ def _run_codes(levels: Any, begin: Any, end: Any, ends: Any, alike: Any, codes: 
 def _count_runs(levels: Any, place: Any, ends: Any, k: Any, n_lengths: Any, tables: Any) -> None:
     """Count the runs that end at a place, one of them a long one."""
     gray = levels[place]
-    n_places = tables.size // _N_DIRECTIONS
-    for direction in range(_N_DIRECTIONS):
+    n_places = tables.size // N_DIRECTIONS
+    for direction in range(N_DIRECTIONS):
         length = np.int64(0)
         if direction < 3:
             length = np.int64(ends[direction, k])
@@ -270,8 +221,8 @@ def _count(
     for place in range(np.uint64(begin), np.uint64(end)):
         gray = np.uint64(levels[place])
         k = place - np.uint64(row_begin)
-        at = gray * np.uint64(_N_SURROUNDINGS) + np.uint64(surroundings[k])
-        around[at] += np.uint64(1 << _DIFFERENCE_BITS) + np.uint64(abs(np.int64(deviations[k])))
+        at = gray * np.uint64(N_SURROUNDINGS) + np.uint64(surroundings[k])
+        around[at] += np.uint64(1 << DIFFERENCE_BITS) + np.uint64(abs(np.int64(deviations[k])))
         # most places end no run: they fall into entry 0, cheaper than a branch
         code = np.uint64(codes_1[k])
         if code < np.uint64(64):
@@ -282,112 +233,8 @@ def _count(
 
 
 @kernel(SCAN_FASTMATH)
-def _pair_cells(grays: Any, table: Any, n_grays: Any, n_sides: Any, matrices: Any, m: Any) -> Any:
-    """Matrix ``m`` out of its table, which is zeroed; returns its number of cells."""
-    starts, columns, shares = matrices.starts[m], matrices.columns[m], matrices.shares[m]
-    row_sums, column_sums = matrices.row_sums[m], matrices.column_sums[m]
-    n_levels = grays.size
-    n_cells = np.uint64(0)
-    total = 0
-    for i in range(n_levels):
-        starts[i] = n_cells
-        row = grays[i] * n_grays
-        n_here = 0
-        for j in range(n_levels):
-            count = table[row + grays[j]]
-            if n_sides == 2:
-                count += table[grays[j] * n_grays + grays[i]]
-            # written in any case, kept where any: cheaper than a branch
-            columns[min(n_cells, np.uint64(columns.size - 1))] = j
-            shares[min(n_cells, np.uint64(columns.size - 1))] = count
-            n_cells += np.uint64(count > 0)
-            n_here += count
-        row_sums[i] = n_here
-        total += n_here
-    starts[n_levels] = n_cells
-    for i in range(n_levels):
-        n_here = 0
-        for j in range(n_levels):
-            n_here += table[grays[j] * n_grays + grays[i]]
-        # as many from the level as to it where both directions count
-        column_sums[i] = row_sums[i] / total if n_sides == 2 else np.float64(n_here) / total
-    for i in range(n_levels):
-        row_sums[i] /= total
-    for cell in range(n_cells):
-        shares[cell] /= total
-    table[:] = 0
-    return n_cells
-
-
-@kernel(SCAN_FASTMATH)
-def _spread_short_runs(grays: Any, short: Any, first: Any, second: Any, n_lengths: Any) -> None:
-    """Add counts of codes to the tables of two directions; the counts are zeroed."""
-    for level in range(grays.size):
-        row = np.uint64(grays[level] * n_lengths)
-        for code in range(np.uint64(64)):
-            at = np.uint64(grays[level]) * np.uint64(64) + code
-            count = short[at]
-            if count > 0:
-                short[at] = 0
-                first[row + (code & np.uint64(7))] += count
-                second[row + (code >> np.uint64(3))] += count
-
-
-@kernel(SCAN_FASTMATH)
-def _run_cells(grays: Any, starts: Any, table: Any, n_lengths: Any, matrices: Any, m: Any) -> None:
-    """Matrix ``m`` out of its table, which is zeroed."""
-    n_cells = 0
-    for level in range(grays.size):
-        row = grays[level] * n_lengths
-        table[row] = 0
-        n_left = starts[level + 1] - starts[level]
-        length = 1
-        while n_left > 0 and length < n_lengths:
-            count = table[row + length]
-            if count > 0:
-                table[row + length] = 0
-                matrices.grays[m, n_cells] = grays[level]
-                matrices.sizes[m, n_cells] = length
-                matrices.counts[m, n_cells] = count
-                n_cells += 1
-                n_left -= count * length
-            length += 1
-    matrices.n_cells[m] = n_cells
-
-
-@kernel(SCAN_FASTMATH)
-def _surrounding_cells(grays: Any, table: Any, matrices: Any, differences: Any) -> None:
-    """Dependence matrix and differences out of their table, which is zeroed.
-
-    The sums run in whole numbers, by number of neighbors, so that equal is exactly equal.
-    """
-    n_cells = 0
-    for level in range(grays.size):
-        first = grays[level] * _N_SURROUNDINGS
-        total = 0.0
-        for n in range(1, 9):
-            deviation = np.uint64(0)
-            for n_equal in range(n + 1):
-                deviation += table[first + n + 9 * n_equal] & np.uint64((1 << _DIFFERENCE_BITS) - 1)
-            total += np.float64(deviation) / n
-        differences[level] = total
-        for n_equal in range(9):
-            count = np.uint64(0)
-            for n in range(n_equal, 9):
-                count += table[first + n + 9 * n_equal] >> np.uint64(_DIFFERENCE_BITS)
-            if count > 0:
-                matrices.grays[0, n_cells] = grays[level]
-                matrices.sizes[0, n_cells] = n_equal + 1
-                matrices.counts[0, n_cells] = count
-                n_cells += 1
-    table[:] = 0
-    matrices.n_cells[0] = n_cells
-
-
-@kernel(SCAN_FASTMATH)
 def _sweep(
     image: Any,
-    n_sides: Any,
     rows: Any,
     wide_rows: Any,
     deviations: Any,
@@ -395,13 +242,12 @@ def _sweep(
     n_grays: Any,
     n_lengths: Any,
     tables: Any,
-    swept: Any,
-) -> Any:
-    """Fill the matrices; returns whether each direction has two pixels that touch along it.
+) -> None:
+    """Fill the tables, all zero on entry.
 
-    ``n_sides`` 2: pairs count in both directions. uint8 ``rows`` ``(4, stride + 8)``, uint16
+    uint8 ``rows`` ``(4, stride + 8)``, uint16
     ``wide_rows`` ``(5, stride)``, int16 ``deviations`` ``(stride,)`` and uint16 ``lengths``
-    ``(2, 3, stride + 2)`` are scratch. The tables are all zero on entry and on return.
+    ``(2, 3, stride + 2)`` are scratch.
     """
     levels, stride, spans = image.levels, image.stride, image.spans
     surroundings, alike, codes = rows[0], rows[1], rows[2:]
@@ -446,22 +292,3 @@ def _sweep(
                 tables,
             )
         first_span = stop_span
-    n_pairs, n_runs = n_grays * n_grays, n_grays * n_lengths
-    for k in range(2):
-        first = 2 * k * n_runs
-        _spread_short_runs(
-            image.grays,
-            tables.short_runs[k],
-            tables.runs[first : first + n_runs],
-            tables.runs[first + n_runs : first + 2 * n_runs],
-            n_lengths,
-        )
-    is_complete = True
-    for m in range(_N_DIRECTIONS):
-        pairs = tables.pairs[m * n_pairs : (m + 1) * n_pairs]
-        n_cells = _pair_cells(image.grays, pairs, n_grays, n_sides, swept.pairs, m)
-        is_complete &= n_cells > 0
-        runs = tables.runs[m * n_runs : (m + 1) * n_runs]
-        _run_cells(image.grays, image.starts, runs, n_lengths, swept.runs, m)
-    _surrounding_cells(image.grays, tables.surroundings, swept.dependence, swept.differences)
-    return is_complete
