@@ -86,3 +86,38 @@ def test_an_older_page_is_replaced(world: Path, tmp_path: Path, capsys: Captured
     page.write_text("OLDPAGE")
     assert run("query", world / "study", *parts(world), "--report", page, capsys=capsys)[0] == 0
     assert "OLDPAGE" not in page.read_text()
+
+
+def test_a_study_without_an_answer_replaces_the_page_by_its_reasons(
+    world: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "notes.txt").write_text("not DICOM")
+    page = tmp_path / "page.html"
+    page.write_text("OLDPAGE")
+    code, _, err = run("query", tmp_path / "study", *parts(world), "--report", page, capsys=capsys)
+    assert code == 3
+    assert "page written: page.html" in err
+    text = page.read_text()
+    assert "OLDPAGE" not in text
+    assert "No study was answered" in text
+    assert "not-dicom" in text
+
+
+@pytest.mark.parametrize("has_older", [False, True])
+def test_a_query_that_ends_early_tells_of_the_older_page(
+    world: Path, tmp_path: Path, has_older: bool, capsys: Captured
+) -> None:
+    page = tmp_path / "page.html"
+    if has_older:
+        page.write_text("OLDPAGE")
+    for asked in (
+        ("query", world / "study", *parts(world), "--timeout", "0.000001"),
+        ("query", world / "study", "--bundle", world / "bundle", "--index", world / "archive"),
+        ("query", tmp_path / "absent", *parts(world)),
+    ):
+        code, _, err = run(*asked, "--report", page, capsys=capsys)
+        assert code > 1
+        told = "no page written: page.html is an older one, not of this query"
+        assert (told in err) == has_older
+        assert page.exists() == has_older

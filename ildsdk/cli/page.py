@@ -58,3 +58,9 @@ def write_page(result: QueryResult, report: Path, retriever: Retriever) -> None:
     # As it was typed, but never an absolute path: logs keep stderr.
     shown = report.name if report.is_absolute() else report
     click.echo(f"page written: {shown}", err=True)
+
+
+def tell_older_page(report: Path) -> None:
+    """Say so where a query that failed leaves an older page, perhaps of another patient."""
+    if report.exists():
+        click.echo(f"no page written: {report.name} is an older one, not of this query", err=True)

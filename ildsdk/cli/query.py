@@ -19,7 +19,7 @@ from ildsdk.cli.options import (
     study_options,
     study_path,
 )
-from ildsdk.cli.page import refuse_page, write_page
+from ildsdk.cli.page import refuse_page, tell_older_page, write_page
 from ildsdk.cli.progress import progress_bar
 from ildsdk.errors import NoUsableSliceError
 from ildsdk.settings import QuerySettings, SearchMode
@@ -127,23 +127,32 @@ def run_query(
 
     if report is not None:
         refuse_page(report, study)
-    with Retriever.open(bundle, index_path, **runtime) as retriever:
-        try:
-            with progress_bar("slice", quiet=quiet) as progress:
-                result = retriever.query(
-                    study,
-                    settings,
-                    with_pictures=report is not None,
-                    with_maps=explain,
-                    progress=progress,
-                    timeout_s=timeout_s,
-                )
-        except NoUsableSliceError as error:
-            if output_format == "json":
-                # Programs get every file's reason too, beside the exit status.
+    is_written = report is None
+    try:
+        with Retriever.open(bundle, index_path, **runtime) as retriever:
+            try:
+                with progress_bar("slice", quiet=quiet) as progress:
+                    result = retriever.query(
+                        study,
+                        settings,
+                        with_pictures=report is not None,
+                        with_maps=explain,
+                        progress=progress,
+                        timeout_s=timeout_s,
+                    )
+            except NoUsableSliceError as error:
+                # Programs and readers of the page get every file's reason too, beside the status.
                 empty = retriever.empty_result(settings, error.skipped)
-                click.echo(empty.to_json())
-            raise
-        print_result(result, output_format)
-        if report is not None:
-            write_page(result, report, retriever)
+                if output_format == "json":
+                    click.echo(empty.to_json())
+                if report is not None:
+                    write_page(empty, report, retriever)
+                    is_written = True
+                raise
+            print_result(result, output_format)
+            if report is not None:
+                write_page(result, report, retriever)
+                is_written = True
+    finally:
+        if report is not None and not is_written:
+            tell_older_page(report)
