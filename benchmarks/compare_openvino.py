@@ -25,6 +25,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.environment import need
 from ildsdk import defaults
 from ildsdk.bundle import Bundle
 from ildsdk.dicom import discover, read_slice
@@ -248,6 +249,7 @@ def main(
     document: Path | None,
 ) -> None:  # fmt: skip
     """Compare the engines and print the table."""
+    need("openvino")
     bundle = Bundle.open(folder or defaults.bundle_path())
     if bundle.backbone_int8 is None:
         raise SystemExit("this bundle has no int8 form; make one with `python -m export quantize`")

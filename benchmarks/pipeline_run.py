@@ -36,6 +36,10 @@ from typing import Any
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+from benchmarks.environment import need  # noqa: E402
+
+need("onnx", "torch", made_by="make .venv/.dev")
+
 import numpy as np  # noqa: E402
 
 from benchmarks.larger_input import write_bundle_of_size  # noqa: E402

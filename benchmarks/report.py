@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.environment import need
+
 if TYPE_CHECKING:
     from benchmarks.search_run import Effort
 
@@ -83,6 +85,7 @@ def main(
     no_document: bool,
 ) -> None:
     """Measure the searches of ildsdk and of other libraries, and write the report."""
+    need("faiss", "hnswlib", "usearch")
     from benchmarks.search_run import LIGHT, Effort
 
     if quick:

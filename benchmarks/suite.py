@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from benchmarks.acceptance import acceptance, as_text
+from benchmarks.environment import need
 from benchmarks.result_tables import acceptance_table, group_tables, machine_line
 from benchmarks.results import ResultsError, read_results
 
@@ -65,6 +66,7 @@ def as_lines(document: dict[str, Any]) -> str:
 @click.option("--only", multiple=True, help="Part of a file's name; may be repeated.")
 def main(results: Path, engines: Path | None, only: tuple[str, ...]) -> None:
     """Run the suite and write RESULTS (JSON) and, beside it, the tables (Markdown)."""
+    need("pytest", "pytest_benchmark", "skimage")
     chosen = [
         f"benchmarks/{name}" for name in FILES if not only or any(part in name for part in only)
     ]

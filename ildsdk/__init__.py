@@ -24,11 +24,20 @@ if TYPE_CHECKING:
         QueryCancelledError,
         QueryStoppedError,
         QueryTimeoutError,
+        ServerBusyError,
+        ServerError,
         SliceUnusableError,
     )
     from ildsdk.index import Index, ItemRecord
     from ildsdk.ingest import build_index
-    from ildsdk.records import EmbedResult, Neighbor, QueryResult, SliceAnswer, StudyAnswer
+    from ildsdk.records import (
+        EmbedResult,
+        Neighbor,
+        QueryResult,
+        SkippedItem,
+        SliceAnswer,
+        StudyAnswer,
+    )
     from ildsdk.retriever import Retriever
     from ildsdk.settings import MethodSettings, QuerySettings, RuntimeSettings
 
@@ -45,11 +54,20 @@ _HOMES = {
         "QueryCancelledError",
         "QueryStoppedError",
         "QueryTimeoutError",
+        "ServerBusyError",
+        "ServerError",
         "SliceUnusableError",
     ),
     "index": ("Index", "ItemRecord"),
     "ingest": ("build_index",),
-    "records": ("EmbedResult", "Neighbor", "QueryResult", "SliceAnswer", "StudyAnswer"),
+    "records": (
+        "EmbedResult",
+        "Neighbor",
+        "QueryResult",
+        "SkippedItem",
+        "SliceAnswer",
+        "StudyAnswer",
+    ),
     "retriever": ("Retriever",),
     "settings": ("MethodSettings", "QuerySettings", "RuntimeSettings"),
 }
@@ -76,6 +94,9 @@ __all__ = [
     "QueryTimeoutError",
     "Retriever",
     "RuntimeSettings",
+    "ServerBusyError",
+    "ServerError",
+    "SkippedItem",
     "SliceAnswer",
     "SliceUnusableError",
     "StudyAnswer",

@@ -50,8 +50,9 @@ class EncodedSlice:
     embedding : ndarray
         float32 ``(d,)``, unit norm.
     timings_ms : dict
-        Milliseconds of mask, radiomics, model_input, backbone, fusion; explain where that was
-        asked for. Radiomics and the stages after it may have run side by side.
+        Milliseconds of mask, radiomics, model_input, backbone, fusion; where maps were asked for
+        also explain, and map_backbone (float32) where the backbone itself ran in 8 bits.
+        Radiomics and the stages after it may have run side by side.
     locations : ndarray or None
         float32 ``(h, w, d)``, location vectors for activation maps (:mod:`ildsdk.explain`); None
         where they were not asked for.
@@ -297,7 +298,10 @@ class Encoder:
             )
         (features,) = late
         locations = None
-        if explain is not None and feature_map is not None:
+        if explain is not None:
+            if feature_map is None:
+                feature_map = networks.feature_map(images)
+                clock.lap("map_backbone")
             scaled = self.bundle.scaler.transform(features)[np.newaxis]
             locations = _locations(explain, feature_map, scaled, self.bundle.embedding_size)
             clock.lap("explain")

@@ -157,7 +157,8 @@ class SliceAnswer:
         item is left to compare with): the neighbors are shown, not to be relied on.
     timings_ms : dict
         Milliseconds by stage: decode, recognize, mask, radiomics, model_input, backbone, fusion,
-        search; ``reused`` instead of recognize and what was not computed anew.
+        search; ``reused`` instead of recognize and what was not computed anew; with maps also
+        map_backbone (where the backbone runs in 8 bits), explain and maps.
     pictures : SlicePictures or None
         Where they were asked for; not part of the JSON.
     maps : tuple of PairMaps

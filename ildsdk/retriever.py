@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
@@ -301,6 +302,7 @@ class Retriever:
         progress: Progress | None,
         stop: StopSignal,
     ) -> QueryRun:
+        _check_arguments(study, settings)
         opened = self._opened.get()
         if with_maps:
             opened.memory.encoder.check_explain()
@@ -343,8 +345,11 @@ class Retriever:
         NoUsableSliceError
             Nothing under the path could be embedded.
         """
-        memory = self._opened.get().memory
-        return embed_study(study, memory, settings or QuerySettings(), progress)
+        settings = settings or QuerySettings()
+        _check_arguments(study, settings)
+        opened = self._opened.get()
+        opened.index.check_open()
+        return embed_study(study, opened.memory, settings, progress)
 
     def embed_slice(
         self,
@@ -373,6 +378,7 @@ class Retriever:
         SliceUnusableError
             Implausible Hounsfield units, too little lung, or degenerate features.
         """
+        self.index.check_open()
         ct_slice = slice_from_array(pixels_hu, pixel_spacing_mm)
         return self._encoder.encode(ct_slice).embedding
 
@@ -382,6 +388,12 @@ class Retriever:
         """Most similar indexed slices of one embedding, best first.
 
         No patient is excluded: an embedding does not say whose it is.
+
+        Raises
+        ------
+        ValueError
+            The embedding is no float32 ``(d,)`` of unit norm, or the retriever is closed: slips
+            of the caller, no :class:`~ildsdk.IldError`.
         """
         settings = settings or QuerySettings()
         return find_neighbors(self.index, embedding, settings, None)
@@ -412,3 +424,14 @@ class Retriever:
 
     def _provenance(self, settings: QuerySettings) -> Provenance:
         return provenance_of(self.index, self._encoder, settings)
+
+
+def _check_arguments(study: object, settings: object) -> None:
+    """A slip of the caller, told by name before anything is opened."""
+    if not isinstance(study, str | os.PathLike):
+        raise TypeError(f"study is a {type(study).__name__}, expected a path (str or pathlib.Path)")
+    if not isinstance(settings, QuerySettings):
+        raise TypeError(
+            f"settings is a {type(settings).__name__}, expected ildsdk.QuerySettings, for example "
+            "QuerySettings(top_n=5)"
+        )

@@ -191,3 +191,14 @@ class TestInputBox:
         assert box.width * 100 * 2.0 == pytest.approx(54)
         assert box.top == pytest.approx(-0.02)
         assert box.left == pytest.approx(-0.035)
+
+
+def test_the_float32_run_for_maps_has_a_time_of_its_own(tmp_path: Path) -> None:
+    both = write_tiny_bundle(tmp_path / "both", with_int8=True, with_maps=True)
+    ct_slice = phantom_slices("IPF-ILD", 0)[0]
+    for precision, has_second_run in (("fp32", False), ("int8", True)):
+        encoder = Encoder(both, RuntimeSettings(provider="cpu", precision=precision))
+        stages = encoder.encode(ct_slice, with_locations=True).timings_ms
+        assert ("map_backbone" in stages) == has_second_run
+        assert "explain" in stages
+        assert "map_backbone" not in encoder.encode(ct_slice).timings_ms

@@ -357,3 +357,26 @@ class TestCasesTable:
                 Bundle.open(world / "bundle"),
                 settings=CPU,
             )
+
+
+def test_slips_of_the_caller_are_named(retriever: Retriever, world: Path) -> None:
+    for ask in (retriever.query, retriever.iter_query, retriever.embed):
+        for study in (None, b"study", 3):
+            with pytest.raises(TypeError, match=r"study is a .*, expected a path"):
+                ask(study)
+        with pytest.raises(TypeError, match=r"settings is a dict, expected ildsdk.QuerySettings"):
+            ask(world / "study", {"top_n": 2})
+
+
+def test_nothing_goes_on_after_close(world: Path) -> None:
+    with Retriever.open(world / "bundle", world / "index", provider="cpu") as closed:
+        pass
+    pixels = np.full((128, 128), -500.0)
+    for ask in (
+        lambda: closed.query(world / "study"),
+        lambda: closed.embed(world / "study"),
+        lambda: closed.embed_slice(pixels, (0.7, 0.7)),
+        lambda: closed.search(np.eye(16, dtype=np.float32)[0]),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            ask()

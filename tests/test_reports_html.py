@@ -400,3 +400,16 @@ def test_a_folder_that_is_not_there_is_named_without_its_path(tmp_path: Path):
         write_html(make_result(make_study(n_slices=1)), target, thumbnails=make_thumbnail)
     assert "absent" not in str(caught.value)
     assert "'r.html'" in str(caught.value)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("kept")
+    (tmp_path / "link.html").symlink_to(other)
+    os.mkfifo(tmp_path / "pipe.html")
+    for name in ("link.html", "pipe.html"):
+        with pytest.raises(ConfigError, match="expected a new file"):
+            write_html(make_result(), tmp_path / name, thumbnails=lambda item_id: None)
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "pipe.html").is_fifo()
+    assert other.read_text() == "kept"

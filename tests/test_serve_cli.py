@@ -20,7 +20,7 @@ from ildsdk import cli
 from ildsdk.errors import IldError, QueryTimeoutError, ServerBusyError, ServerError
 from ildsdk.serve import client as client_module
 from ildsdk.serve import server, service
-from ildsdk.serve.client import Client
+from ildsdk.serve.client import Client, RefusedQueryError
 from ildsdk.serve.problems import error_from_problem, problem_of
 from tests.serve_factory import Running, one_file, running_server
 from tests.test_serve_http import blocked_queries, wait_for
@@ -347,6 +347,12 @@ def test_errors_survive_the_way_through_a_problem() -> None:
         assert type(again) is kind
         assert (str(again), again.exit_code) == ("why", kind.exit_code)
     assert type(error_from_problem({"code": "new", "detail": "why"})) is errors.ServerError
+
+
+def test_a_refused_query_is_one_of_our_errors() -> None:
+    refused = RefusedQueryError(ServerBusyError("no place", 3), None)
+    assert isinstance(refused, IldError)
+    assert (refused.code, refused.exit_code) == ("server-busy", 7)
 
 
 def test_serve_wants_one_place_to_listen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
@@ -19,13 +19,10 @@ from ildsdk.cli.options import (
     study_options,
     study_path,
 )
+from ildsdk.cli.page import refuse_page, tell_older_page, write_page
 from ildsdk.cli.progress import progress_bar
 from ildsdk.errors import NoUsableSliceError
 from ildsdk.settings import QuerySettings, SearchMode
-
-if TYPE_CHECKING:
-    from ildsdk.records import QueryResult
-    from ildsdk.retriever import Retriever
 
 
 @click.command()
@@ -40,7 +37,8 @@ if TYPE_CHECKING:
     "--format", "output_format", type=click.Choice(["table", "json"]), default="table",
     show_default=True, help="What stands on stdout; JSON is versioned and alone there.",
 )  # fmt: skip
-@click.option("--report", type=new_path, help="Also write one self-contained HTML page here.")
+@click.option("--report", type=new_path, help="Also write one self-contained HTML page here; "
+              "an older page is replaced.")  # fmt: skip
 @explain_option
 @study_options
 @click.option(
@@ -128,45 +126,33 @@ def run_query(
     from ildsdk.retriever import Retriever
 
     if report is not None:
-        _refuse_unwritable(report)
-    with Retriever.open(bundle, index_path, **runtime) as retriever:
-        try:
-            with progress_bar("slice", quiet=quiet) as progress:
-                result = retriever.query(
-                    study,
-                    settings,
-                    with_pictures=report is not None,
-                    with_maps=explain,
-                    progress=progress,
-                    timeout_s=timeout_s,
-                )
-        except NoUsableSliceError as error:
-            if output_format == "json":
-                # Programs get every file's reason too, beside the exit status.
+        refuse_page(report, study)
+    is_written = report is None
+    try:
+        with Retriever.open(bundle, index_path, **runtime) as retriever:
+            try:
+                with progress_bar("slice", quiet=quiet) as progress:
+                    result = retriever.query(
+                        study,
+                        settings,
+                        with_pictures=report is not None,
+                        with_maps=explain,
+                        progress=progress,
+                        timeout_s=timeout_s,
+                    )
+            except NoUsableSliceError as error:
+                # Programs and readers of the page get every file's reason too, beside the status.
                 empty = retriever.empty_result(settings, error.skipped)
-                click.echo(empty.to_json())
-            raise
-        print_result(result, output_format)
-        if report is not None:
-            _write_page(result, report, retriever)
-
-
-def _write_page(result: QueryResult, report: Path, retriever: Retriever) -> None:
-    from ildsdk.reports.html import write_html
-
-    write_html(result, report, thumbnails=retriever.thumbnail)
-    # As it was typed, but never an absolute path: logs keep stderr.
-    shown = report.name if report.is_absolute() else report
-    click.echo(f"page written: {shown}", err=True)
-
-
-def _refuse_unwritable(report: Path) -> None:
-    """Say so before the work, not after it, when the page cannot be written."""
-    if report.is_dir():
-        raise click.BadParameter(
-            f"{report.name} is a folder, expected a file name", param_hint="--report"
-        )
-    if not report.absolute().parent.is_dir():
-        raise click.BadParameter(
-            f"the folder of {report.name} does not exist", param_hint="--report"
-        )
+                if output_format == "json":
+                    click.echo(empty.to_json())
+                if report is not None:
+                    write_page(empty, report, retriever)
+                    is_written = True
+                raise
+            print_result(result, output_format)
+            if report is not None:
+                write_page(result, report, retriever)
+                is_written = True
+    finally:
+        if report is not None and not is_written:
+            tell_older_page(report)

@@ -357,6 +357,11 @@ class Index(IndexReader):
         for segment in self._snapshot.segments:
             segment.close()
 
+    def check_open(self) -> None:
+        """Raise ValueError after :meth:`close`."""
+        for segment in self._snapshot.segments:
+            segment.check_open()
+
     def __enter__(self) -> Index:
         return self
 

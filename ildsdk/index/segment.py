@@ -115,7 +115,7 @@ class Segment:
     def array(self, name: str) -> npt.NDArray[Any]:
         """Memory-mapped ``"embeddings"``, ``"signatures"`` or checks of rows."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             return self._arrays[name]
 
     @property
@@ -126,21 +126,21 @@ class Segment:
     def codes(self) -> Mapping[str, npt.NDArray[Any]] | None:
         """Memory-mapped arrays ``native_hash`` made for faster search, None without."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             return self._codes
 
     @property
     def maps(self) -> MapFile | None:
         """Activation maps, None where no row has one."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             return self._maps
 
     @property
     def store(self) -> ItemStore:
         """Items and thumbnails."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             return self._store
 
     @property
@@ -211,7 +211,7 @@ class Segment:
     def column(self, field: Field) -> Column:
         """A text column as sorted names and a number per row."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             if field not in self._columns:
                 if self.entry.columns is None:
                     column = column_of(self._store.column(field))
@@ -241,7 +241,8 @@ class Segment:
             self._arrays, self._columns = {}, {}
             self._codes = self._rows = self._tables = self._search_codes = self._maps = None
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ValueError after :meth:`close`."""
         if self._is_closed:
             raise ValueError("the index is closed")
 

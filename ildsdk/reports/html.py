@@ -27,7 +27,8 @@ def write_html(
     result : QueryResult
         What to show; query pictures are taken from ``SliceAnswer.pictures`` where present.
     path : path-like
-        The file to write; an existing one is replaced in one step.
+        The file to write; an existing one is replaced in one step, a link, folder or device
+        never.
     thumbnails : callable
         Takes an ``item_id``, gives an encoded PNG, JPEG or WebP picture, or None.
     generated_at : datetime, optional
@@ -36,7 +37,8 @@ def write_html(
     Raises
     ------
     ConfigError
-        The file cannot be written there. An older file of that name is left as it was.
+        The file cannot be written there, or what lies there is no file. An older file of that
+        name is left as it was.
     """
     page = render_html(result, thumbnails=thumbnails, generated_at=generated_at)
     # Sources may hold undecodable file-name bytes (lone surrogates), which UTF-8 refuses.
@@ -67,6 +69,11 @@ def render_html(
 
 
 def _replace_file(path: Path, content: bytes) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ConfigError(
+            f"the report {path.name!r} cannot be written: a link, folder or device lies there; "
+            "expected a new file or a page to replace"
+        )
     # Beside the target, so that the last step is a rename on one file system. A name of our own
     # and plain open() keep the permissions the user's umask asks for (mkstemp would give 0600).
     partial = path.with_name(f".{uuid.uuid4().hex}.part")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from ildsdk.records import SkippedItem, SliceAnswer
 
 STAGES: tuple[str, ...] = (
-    "decode", "mask", "radiomics", "model_input", "backbone", "fusion", "explain", "search", "maps",
+    "decode", "mask", "radiomics", "model_input", "backbone", "fusion", "map_backbone", "explain",
+    "search", "maps",
 )  # fmt: skip
 """Order in which a slice passes the stages; stages named otherwise follow, as met."""
 

@@ -81,8 +81,8 @@ class Networks:
         """Run backbone and fusion network; on a GPU what passes between them stays there.
 
         The feature map of an 8-bit backbone is not close enough to draw activation maps from
-        (docs/cold-start.md): the float32 one runs for it too, so that maps do not depend on the
-        precision.
+        (docs/cold-start.md): the float32 one runs for it too (:meth:`feature_map`), so that maps
+        do not depend on the precision.
 
         Parameters
         ----------
@@ -99,7 +99,8 @@ class Networks:
         embedding : ndarray
             float32 ``(1, d)``.
         feature_map : ndarray or None
-            float32 ``(1, q, h, w)``.
+            float32 ``(1, q, h, w)``; None where the backbone in 8 bits runs, which gives none:
+            :meth:`feature_map` makes it.
 
         Raises
         ------
@@ -118,9 +119,19 @@ class Networks:
             deep_features, *maps = self.backbone.run_all(["deep_features", *more], {"image": image})
             passed = {"deep_features": deep_features, "radiomics": radiomics()}
             found = self.fusion.run_all(["embedding"], passed)[0]
-        if map_backbone is not None and not maps:
-            maps = map_backbone.run_all(["feature_map"], {"image": image})
         return found, maps[0] if maps else None
+
+    def feature_map(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Feature map of an image by the float32 backbone, where the one that runs gives none.
+
+        Raises
+        ------
+        ModelError
+            The network failed.
+        ConfigError
+            The bundle has no graph of activation maps.
+        """
+        return self._explaining()[1].run_all(["feature_map"], {"image": image})[0]
 
     def explain(self) -> Session:
         """Graph of activation maps, loaded and checked when first asked for.

@@ -28,13 +28,13 @@ from ildsdk.settings import QuerySettings
 _CONNECT_S = 10.0
 
 
-class RefusedQueryError(Exception):
+class RefusedQueryError(IldError):
     """A query that was not answered.
 
     Attributes
     ----------
     error : IldError
-        The same error, with the same text, as in the server.
+        The same error, with the same text, as in the server; ``code`` and ``exit_code`` are its.
     answer : str or None
         With :class:`~ildsdk.errors.NoUsableSliceError` the answer without a study, as JSON text.
     """
@@ -43,6 +43,7 @@ class RefusedQueryError(Exception):
         super().__init__(str(error))
         self.error = error
         self.answer = answer
+        self.code, self.exit_code = error.code, error.exit_code
 
 
 class Client:
