@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -51,7 +52,8 @@ def case_scores(
         for start in range(0, segment.n_items, _BLOCK_ROWS):
             rows = slice(start, min(start + _BLOCK_ROWS, segment.n_items))
             placed = slice(first_row + rows.start, first_row + rows.stop)
-            order, starts, cases = _runs(numbers[placed])
+            make_runs = functools.partial(_runs, numbers[placed])
+            order, starts, cases = snapshot.remembered(f"runs of cases from {placed}", make_runs)
             for first in range(0, len(queries), _BLOCK_QUERIES):
                 some = slice(first, first + _BLOCK_QUERIES)
                 scores = _products(segment.rows.values[rows], queries[some])
@@ -61,9 +63,7 @@ def case_scores(
                     scores = scores[order]
                 run_best = np.maximum.reduceat(scores, starts, axis=0)
                 best[cases, some] = np.maximum(best[cases, some], run_best)
-    first_rows = np.full(len(case_ids), snapshot.n_items, np.int64)
-    live = np.flatnonzero(snapshot.live)
-    np.minimum.at(first_rows, numbers[live], live)
+    first_rows = snapshot.remembered("first rows of cases", lambda: _first_rows(snapshot))
     left = np.flatnonzero(np.isfinite(best).all(axis=1))
     return CaseScores(
         case_ids=tuple(case_ids[number] for number in left),
@@ -77,6 +77,9 @@ def _products(
 ) -> npt.NDArray[np.float32]:
     """Dot products ``(n, m)`` of rows ``(n, d)`` with queries ``(m, d)``, on this thread alone."""
     (n, d), m = values.shape, len(queries)
+    if m == 1:
+        dots: npt.NDArray[np.float32] = np.einsum("nd,d->n", values, queries[0])  # without BLAS
+        return dots[:, np.newaxis]
     n_tile = max(1, _TILE_ELEMENTS // d)
     n_tiled = n - n % n_tile
     transposed = np.ascontiguousarray(queries.T)
@@ -85,6 +88,15 @@ def _products(
     np.matmul(tiles, transposed, out=scores[:n_tiled].reshape(-1, n_tile, m))
     np.matmul(values[n_tiled:], transposed, out=scores[n_tiled:])
     return scores
+
+
+def _first_rows(snapshot: Snapshot) -> npt.NDArray[np.int64]:
+    """Lowest row of each case that was not removed, int64 ``(n_cases,)``."""
+    case_ids, numbers = snapshot.column("case_id")
+    first_rows = np.full(len(case_ids), snapshot.n_items, np.int64)
+    live = np.flatnonzero(snapshot.live)
+    np.minimum.at(first_rows, numbers[live], live)
+    return first_rows
 
 
 def _runs(
