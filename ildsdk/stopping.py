@@ -59,7 +59,9 @@ class StopSignal:
 
     def __init__(self, cancel: Cancel | None = None, timeout_s: float | None = None) -> None:
         if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
-            raise ConfigError(f"timeout_s is {timeout_s!r}, expected more than 0 (seconds)")
+            raise ConfigError(
+                f"timeout_s is {timeout_s!r}, expected a finite number above 0 (seconds)"
+            )
         is_set = getattr(cancel, "is_set", cancel)
         if is_set is not None and not callable(is_set):
             raise TypeError("cancel is neither callable nor has it is_set()")
@@ -85,7 +87,7 @@ class StopSignal:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise QueryTimeoutError(
                 f"the time limit of {self._timeout_s:g} s was reached {self.progress}: allow more "
-                "time, or take fewer slices (every_mm)"
+                "time, or take fewer slices (--every-mm)"
             )
 
     def result_of(self, future: Future[ResultT]) -> ResultT:

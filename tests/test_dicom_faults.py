@@ -188,3 +188,11 @@ def test_import_is_light_and_leaves_pydicom_alone(repo: Path) -> None:
         "assert not set(d.__all__) - set(dir(d))\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=repo, check=True, timeout=60)
+
+
+def test_a_picture_is_told_where_its_pixels_may_go(tmp_path: Path) -> None:
+    (tmp_path / "slice.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(600))
+    (tmp_path / "slice.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(600))
+    details = [item.detail for item in discover(tmp_path).skipped]
+    assert len(details) == 2
+    assert all("Retriever.embed_slice" in detail for detail in details)

@@ -114,8 +114,14 @@ def test_a_larger_addition_finds_what_is_there_too(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"item_ids": ["1.2.3.0", "1.2.3.99"]}, "1 of 2 items are not in the index"),
-        ({"case_ids": ["case-0", "case-9", "case-8"]}, "2 of 3 cases are not in the index"),
+        (
+            {"item_ids": ["1.2.3.0", "1.2.3.99"]},
+            r"1 of 2 items are not in the index \(for example '1.2.3.99'\)",
+        ),
+        (
+            {"case_ids": ["case-0", "case-9", "case-8"]},
+            r"2 of 3 cases are not in the index \(for example 'case-8'\)",
+        ),
         ({"item_ids": ["1.2.3.0"], "case_ids": [""]}, "1 of 1 cases"),
         ({"item_ids": ["1.2.3.4"], "case_ids": ["case-1"]}, "1 of 1 items"),
     ],

@@ -54,6 +54,9 @@ def test_the_document_is_valid_openapi(takes_paths: bool) -> None:
         assert parameter["description"]
     body = document["paths"]["/v1/query"]["post"]["requestBody"]["content"]
     assert ("application/json" in body) is takes_paths
+    responses = document["paths"]["/v1/query"]["post"]["responses"]
+    assert ({"403", "421"} <= set(responses)) is not takes_paths
+    assert ("403" in responses or "421" in responses) is not takes_paths
 
 
 def test_what_is_served_fits_its_schema(served: Running, serve_world: Path, tmp_path: Path) -> None:

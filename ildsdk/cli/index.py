@@ -177,7 +177,9 @@ def verify(folder: Path | None) -> None:
         click.echo(f"left behind by a killed writer, harmless: {leftover}", err=True)
     tell_kept_aside(report.kept_aside)
     if report.problems:
-        raise IndexFileError(f"index is damaged: {'; '.join(report.problems)}")
+        problems = "; ".join(report.problems)
+        is_none = problems.startswith("no index found")
+        raise IndexFileError(problems if is_none else f"index is damaged: {problems}")
     click.echo(f"index is intact: {report.n_items} items in {report.n_files} files")
 
 

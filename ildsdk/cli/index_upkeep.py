@@ -64,7 +64,8 @@ def _n_named(opened: Index, item_ids: set[str], case_ids: set[str]) -> int:
     if unknown_items or unknown_cases:
         raise InputError(
             f"{len(unknown_items)} items and {len(unknown_cases)} cases that were named are not in "
-            "the index; nothing would be removed"
+            f"the index (for example {min(unknown_items or unknown_cases)!r}); nothing would be "
+            "removed"
         )
     return n_named
 

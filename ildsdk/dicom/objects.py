@@ -44,6 +44,9 @@ class FoundFile:
     slice_thickness_mm: float | None = None
 
 
+_PICTURES: Final = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF"}
+
+
 def read_file(source: StudySource, entry: Entry) -> FoundFile:
     """Read one header; never raises for what the file holds."""
     if entry.problem is not None:
@@ -61,9 +64,7 @@ def read_file(source: StudySource, entry: Entry) -> FoundFile:
             tokens = frozenset(identifying_tokens(raw.elements))
             return _describe(entry, Header(raw, tokens), tokens, stream)
     except NotDicomError:
-        is_empty = entry.origin.size == 0
-        detail = "an empty file" if is_empty else "no DICOM prefix and no DICOM data element"
-        return FoundFile(entry=entry, refusal=(reasons.NOT_DICOM, detail))
+        return FoundFile(entry=entry, refusal=(reasons.NOT_DICOM, _what_it_is(source, entry)))
     except OSError as error:
         why = error.strerror or type(error).__name__
         return FoundFile(
@@ -73,6 +74,24 @@ def read_file(source: StudySource, entry: Entry) -> FoundFile:
         # Damaged data finds ways nobody thought of; text and cause could quote it.
         detail = f"damaged ({type(error).__name__})"
         return FoundFile(entry=entry, tokens=tokens, refusal=(reasons.UNREADABLE, detail))
+
+
+def _what_it_is(source: StudySource, entry: Entry) -> str:
+    """Why a file is no DICOM object; pictures are told, because they are tried often."""
+    if entry.origin.size == 0:
+        return "an empty file"
+    try:
+        with source.open(entry) as stream:
+            start = stream.read(8)
+    except Exception:  # a damaged zip raises whatever it likes
+        start = b""
+    kind = next((name for magic, name in _PICTURES.items() if start.startswith(magic)), None)
+    if kind is None:
+        return "no DICOM prefix and no DICOM data element"
+    return (
+        f"a {kind} picture, which does not tell its Hounsfield units or pixel spacing: hand pixels "
+        "in HU to ildsdk.Retriever.embed_slice"
+    )
 
 
 def _describe(entry: Entry, header: Header, tokens: frozenset[str], stream: BinaryIO) -> FoundFile:

@@ -34,16 +34,30 @@ def rows_to_remove(
     n_unknown = len(items) - int(mask.sum())
     if n_unknown:
         raise InputError(
-            f"{n_unknown} of {len(items)} items are not in the index; nothing was removed"
+            f"{n_unknown} of {len(items)} items are not in the index (for example "
+            f"{_first_unknown(snapshot, items)!r}); nothing was removed"
         )
     of_cases = rows_with(snapshot, "case_id", cases)
     names, numbers = snapshot.column("case_id") if cases else ([], np.empty(0, np.int32))
-    n_unknown = len(cases - {names[i] for i in np.unique(numbers[of_cases])}) if cases else 0
-    if n_unknown:
+    unknown = cases - {names[i] for i in np.unique(numbers[of_cases])} if cases else set()
+    if unknown:
         raise InputError(
-            f"{n_unknown} of {len(cases)} cases are not in the index; nothing was removed"
+            f"{len(unknown)} of {len(cases)} cases are not in the index (for example "
+            f"{min(unknown)!r}); nothing was removed"
         )
     return mask | of_cases
+
+
+def _first_unknown(snapshot: Snapshot, items: set[str]) -> str:
+    return min(
+        item
+        for item in items
+        if not any(
+            snapshot.live[first_row + row]
+            for first_row, segment in snapshot.placed()
+            for row in segment.store.rows_of([item])
+        )
+    )
 
 
 def write_removals(snapshot: Snapshot, mask: npt.NDArray[np.bool_]) -> Manifest:

@@ -23,8 +23,9 @@ CPU_PROVIDERS: list[tuple[str, dict[str, str]]] = [(EP_NAMES["cpu"], {})]
 _REMEDIES = {
     "cuda": "install the CUDA libraries (pip install 'ildsdk[cuda]') and an NVIDIA driver, "
     "or ask for provider 'cpu'",
-    "tensorrt": "install TensorRT and the CUDA libraries (docs/gpu.md), or ask for provider "
-    "'cuda' or 'cpu'",
+    "tensorrt": "install an NVIDIA driver, the CUDA libraries (pip install 'ildsdk[cuda]') and "
+    "TensorRT (`ildsdk doctor` names the library); without it queries run with provider 'cuda' or "
+    "'cpu'",
 }
 
 

@@ -179,7 +179,7 @@ class Client:
             self.close()
             raise QueryTimeoutError(
                 f"the time limit of {self._timeout_s:g} s was reached before the server answered: "
-                "allow more time, or take fewer slices (every_mm)"
+                "allow more time, or take fewer slices (--every-mm)"
             ) from None
 
 

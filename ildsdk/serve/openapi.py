@@ -32,8 +32,11 @@ _PROBLEMS = {
     "to come again.",
     "504": "The time for one query is over (`timeout`).",
 }
-_NO_PATHS = "403"
-_NO_PATHS_TEXT = "The body names a path, which is taken on a Unix socket only."
+_PROBLEMS_OF_A_PORT = {
+    "403": "The body names a path, which is taken on a Unix socket only; or a page of another site "
+    "asks.",
+    "421": "The Host header is none of this server's.",
+}
 
 
 def openapi_document(*, takes_paths: bool) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def openapi_document(*, takes_paths: bool) -> dict[str, Any]:
 
 
 def _query_operation(takes_paths: bool) -> dict[str, Any]:
-    problems = dict(_PROBLEMS) if takes_paths else {**_PROBLEMS, _NO_PATHS: _NO_PATHS_TEXT}
+    problems = dict(_PROBLEMS) if takes_paths else {**_PROBLEMS, **_PROBLEMS_OF_A_PORT}
     return {
         "operationId": "query",
         "summary": "Most similar diagnosed cases for a chest CT",

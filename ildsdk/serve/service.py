@@ -216,7 +216,8 @@ class Service:
         """Error of a query whose time is over."""
         return QueryTimeoutError(
             f"no answer within {self.settings.timeout_s:g} s, upload and waiting included "
-            "(ildsdk serve --timeout): take fewer slices (every_mm), or start the server with more"
+            "(ildsdk serve --timeout): take fewer slices (--every-mm), or start the server with "
+            "more"
         )
 
     @contextlib.contextmanager
