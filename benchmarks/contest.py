@@ -69,8 +69,9 @@ def interleaved(
         first = number % len(names)
         for name in (*names[first:], *names[:first]):
             contender = contenders[name]
-            work = contender.prepare(number)
+            # Before what is prepared, which may warm caches: it walks through all of the heap.
             gc.collect()
+            work = contender.prepare(number)
             pause(PAUSE_S)
             started = clock()
             result = contender.act(work)
