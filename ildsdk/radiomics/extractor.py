@@ -109,7 +109,7 @@ class RadiomicsExtractor:
             True: a region without all 102 values raises. False: it is told in the result.
         scratch : RadiomicsScratch, optional
             Working memory of the fast engine, for callers that want to own it (one per
-            thread). Without, each thread keeps one in this extractor: about 130 bytes per
+            thread). Without, each thread keeps one in this extractor: about 90 bytes per
             pixel of the largest region.
         n_threads : int
             2 or more: the fast engine uses a second thread while this call lasts. For a caller
