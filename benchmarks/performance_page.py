@@ -37,7 +37,7 @@ def performance_page(results: Results, previous: Results | None) -> str:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    changed = "This is the first baseline; there is nothing to compare it with."
+    changed = "No baseline before this one is kept here to compare it with."
     if previous is not None:
         text = as_text(compare(previous, results))
         changed = f"Against the baseline of {previous.taken[:10]}:\n\n```\n{text}\n```"
