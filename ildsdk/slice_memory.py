@@ -192,7 +192,7 @@ class SliceMemory:
 
 def content_key(ct_slice: CtSlice) -> bytes:
     """BLAKE2b digest (32 bytes) of all that an embedding depends on besides the encoder."""
-    pixels = np.ascontiguousarray(ct_slice.pixels_hu)
+    pixels: npt.NDArray[np.float32 | np.int16] = np.ascontiguousarray(ct_slice.pixels_hu)
     # Whole numbers, as most HU are, in half the bytes: hashing is what recognizing costs.
     with np.errstate(invalid="ignore"):
         whole = pixels.astype(np.int16)

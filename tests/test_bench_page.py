@@ -40,7 +40,7 @@ def test_written_once_and_checked(home: Path) -> None:
     for text in (readme, page):
         assert "Made-up CPU" in text
     assert "network alone" in page
-    assert "first baseline" in page
+    assert "No baseline before this one" in page
 
 
 def test_other_figures_do_not_match(home: Path) -> None:
