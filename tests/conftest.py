@@ -28,6 +28,6 @@ def repo() -> Path:
 @pytest.fixture(scope="session")
 def serve_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bundle, index and study of the resident server's tests."""
-    from tests.serve_factory import write_world
+    from tests.world_factory import write_world
 
     return write_world(tmp_path_factory.mktemp("serve"))

@@ -1,4 +1,4 @@
-"""A small world to serve, a server in a thread of this process, and a plain HTTP client."""
+"""A server in a thread of this process, and a plain HTTP client."""
 
 from __future__ import annotations
 
@@ -14,29 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ildsdk.bundle import Bundle
-from ildsdk.ingest import build_index, read_cases_csv
 from ildsdk.serve.client import Client
 from ildsdk.serve.listening import Listener, listen_on_port, listen_on_socket
 from ildsdk.serve.server import Server
 from ildsdk.serve.settings import ServeSettings
 from ildsdk.settings import RuntimeSettings
-from tests.archive_factory import write_query_study, write_small_archive
-from tests.bundle_factory import write_tiny_bundle
 
 CPU = RuntimeSettings(provider="cpu")
 DICOM = {"Content-Type": "application/dicom"}
-
-
-def write_world(folder: Path) -> Path:
-    """``bundle``, ``index`` and ``study`` in a folder."""
-    write_tiny_bundle(folder / "bundle")
-    table = write_small_archive(folder / "archive", ("IPF-ILD", "Normal"), 2)
-    build_index(
-        folder / "index", read_cases_csv(table), Bundle.open(folder / "bundle"), settings=CPU
-    )
-    write_query_study(folder / "study")
-    return folder
 
 
 def one_file(world: Path) -> Path:

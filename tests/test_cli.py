@@ -11,28 +11,15 @@ from pathlib import Path
 import pytest
 
 from ildsdk import cli
-from ildsdk.bundle import Bundle
-from ildsdk.ingest import build_index, read_cases_csv
-from ildsdk.settings import RuntimeSettings
-from tests.archive_factory import write_query_study, write_small_archive
 from tests.bundle_factory import write_tiny_bundle
+from tests.world_factory import write_world
 
 HEAVY = ("numba", "onnxruntime", "pydicom", "SimpleITK", "torch", "scipy", "numpy", "jinja2", "PIL")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cli")
-    write_tiny_bundle(folder / "bundle")
-    table = write_small_archive(folder / "archive", ("IPF-ILD", "Normal"), 2)
-    build_index(
-        folder / "index",
-        read_cases_csv(table),
-        Bundle.open(folder / "bundle"),
-        settings=RuntimeSettings(provider="cpu"),
-    )
-    write_query_study(folder / "study")
-    return folder
+    return write_world(tmp_path_factory.mktemp("cli"))
 
 
 def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -9,29 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ildsdk.bundle import Bundle
-from ildsdk.ingest import build_index, read_cases_csv
-from ildsdk.settings import RuntimeSettings
-from tests.archive_factory import write_query_study, write_small_archive
-from tests.bundle_factory import write_tiny_bundle
 from tests.test_cli import parts, run
+from tests.world_factory import write_world
 
 Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    write_tiny_bundle(folder / "bundle")
-    table = write_small_archive(folder / "archive", ("IPF-ILD", "Normal"), 2)
-    build_index(
-        folder / "index",
-        read_cases_csv(table),
-        Bundle.open(folder / "bundle"),
-        settings=RuntimeSettings(provider="cpu"),
-    )
-    write_query_study(folder / "study")
-    return folder
+    return write_world(tmp_path_factory.mktemp("page"))
 
 
 def test_the_study_is_never_replaced(world: Path, tmp_path: Path, capsys: Captured) -> None:
